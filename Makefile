@@ -1,0 +1,117 @@
+# `make demo` and `make test` work on a fresh machine with a Rust toolchain, a C compiler and Python 3.11+ with pip:
+# everything else goes into .venv and target/.
+
+PYTHON ?= python3
+# Passed to the benchmarks, the demo and pytest.
+BENCH ?=
+DEMO ?=
+PYTEST ?=
+# The models that run under loom, and how far it looks. Three preemptions find nearly everything; more takes hours.
+LOOM_TARGETS ?= --test 'loom_*'
+LOOM_MAX_PREEMPTIONS ?= 3
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_CRATES := -p manycore-engine -p manycore
+NEXTEST := $(shell cargo nextest --version 2>/dev/null)
+
+# The binding is built for the interpreter of .venv, whichever other one is active.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+unexport PYTHONHOME CONDA_PREFIX
+
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml \
+	$(shell find crates -name '*.rs' -o -name 'Cargo.toml' -o -name '*.md')
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help develop demo bench test lint lint-rust lint-python test-rust test-loom test-python clean
+
+help:
+	@echo "make develop   build manycore into .venv (quick when nothing changed)"
+	@echo "make demo      run the tutorial; a table of every method's time        DEMO='--rounds 3'"
+	@echo "make test      every check: lint, Rust tests, loom models, Python tests PYTEST='-k pool -x'"
+	@echo "make lint      formatting, clippy, rustdoc, ruff, pyright, stubtest"
+	@echo "make bench     manycore and its peers, every workload                   BENCH='--quick'"
+	@echo "make clean     remove what was built"
+
+# --- the environment ---
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "manycore needs Python 3.11 or later; set PYTHON")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.requirements: requirements-dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# Python files are used from the checkout, so only what is compiled calls for a build.
+$(VENV)/.engine: $(VENV)/.requirements $(RUST_SOURCES)
+	$(BIN)/maturin develop --release --locked
+	@touch $@
+
+# One by one: a peer that does not install on this machine must not take the others with it.
+$(VENV)/.peers: benchmarks/requirements.txt $(VENV)/.requirements
+	@grep -Ev '^ *(#|$$)' benchmarks/requirements.txt | while read -r peer; do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$peer" </dev/null \
+			|| echo "$$peer does not install here; the benchmarks will call it absent"; \
+	done
+	@touch $@
+
+develop: $(VENV)/.engine
+
+demo: develop
+	$(BIN)/python examples/tutorial/demo.py $(DEMO)
+
+bench: develop $(VENV)/.peers
+	$(BIN)/python -m benchmarks $(BENCH)
+
+# --- the checks ---
+
+test: lint test-rust test-loom test-python
+	@echo "make test: every check passed"
+
+lint: lint-rust lint-python
+
+lint-rust: develop
+	@echo "== cargo fmt"
+	cargo fmt --all --check
+	@echo "== clippy"
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked $(RUST_CRATES) --all-targets --all-features -- -D warnings
+	@echo "== rustdoc"
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+lint-python: develop
+	@echo "== ruff"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo "== pyright"
+	$(BIN)/pyright --pythonpath $(BIN)/python python/manycore
+	@if [ -e python/manycore/_engine.pyi ]; then \
+		echo "== stubtest"; MYPYPATH=python $(BIN)/stubtest manycore._engine; \
+	fi
+
+test-rust:
+	@echo "== Rust tests"
+ifneq ($(NEXTEST),)
+	cargo nextest run --locked $(RUST_CRATES) --all-features
+else
+	cargo test --locked $(RUST_CRATES) --all-features --all-targets
+endif
+	cargo test --locked $(RUST_CRATES) --all-features --doc
+
+# Its own target folder, or every switch of --cfg would build the world anew. Models are searched by brute force, so
+# they are optimised; but link-time optimisation would cost more than it gains.
+test-loom:
+	@echo "== loom models"
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPTIONS=$(LOOM_MAX_PREEMPTIONS) \
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
+		cargo test --locked --release -p manycore-engine $(LOOM_TARGETS)
+
+test-python: develop
+	@echo "== Python tests"
+	$(BIN)/python -m pytest tests $(PYTEST)
+
+clean:
+	rm -rf target $(VENV) benchmarks/results python/manycore/*.so

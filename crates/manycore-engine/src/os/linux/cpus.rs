@@ -1,0 +1,95 @@
+//! How many processors this process may really use.
+
+use std::path::{Path, PathBuf};
+
+/// Processors this process may use: its affinity mask, cut down by the CPU
+/// quota of its control group (v1 and v2) and of every group above it. At least 1.
+pub fn usable() -> usize {
+    let allowed = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
+    quota(Path::new("/sys/fs/cgroup"), &std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
+        .map_or(allowed, |limit| allowed.min(limit))
+        .max(1)
+}
+
+/// The smallest quota, in whole processors rounded up, that the control groups
+/// listed in `membership` (the text of `/proc/self/cgroup`) set below `root`.
+fn quota(root: &Path, membership: &str) -> Option<usize> {
+    membership
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (_, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);
+            let group = group.trim_start_matches('/');
+            if controllers.is_empty() {
+                lowest(root.to_path_buf(), group, v2_quota)
+            } else if controllers.split(',').any(|name| name == "cpu") {
+                lowest(root.join(controllers), group, v1_quota)
+                    .or_else(|| lowest(root.join("cpu"), group, v1_quota))
+            } else {
+                None
+            }
+        })
+        .min()
+}
+
+/// The smallest quota from `group` up to `root`. Inside a container the group's
+/// path may not exist below the mount; the mount itself then is the group.
+fn lowest(root: PathBuf, group: &str, read: fn(&Path) -> Option<(u64, u64)>) -> Option<usize> {
+    root.join(group)
+        .ancestors()
+        .take_while(|folder| folder.starts_with(&root))
+        .filter_map(|folder| {
+            let (quota, period) = read(folder)?;
+            (period > 0).then(|| usize::try_from(quota.div_ceil(period)).unwrap_or(usize::MAX).max(1))
+        })
+        .min()
+}
+
+fn v2_quota(folder: &Path) -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string(folder.join("cpu.max")).ok()?;
+    let (quota, period) = text.trim().split_once(' ')?;
+    Some((quota.parse().ok()?, period.parse().ok()?))
+}
+
+fn v1_quota(folder: &Path) -> Option<(u64, u64)> {
+    let read = |name| std::fs::read_to_string(folder.join(name)).ok();
+    Some((read("cpu.cfs_quota_us")?.trim().parse().ok()?, read("cpu.cfs_period_us")?.trim().parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("manycore-cpus-{}-{name}", std::process::id()));
+        for (path, text) in files {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn the_smallest_quota_on_the_way_up_counts() {
+        let root = tree("v2", &[("a/cpu.max", "150000 100000\n"), ("a/b/cpu.max", "max 100000\n")]);
+        assert_eq!(quota(&root, "0::/a/b\n"), Some(2));
+        assert_eq!(quota(&root, "0::/elsewhere\n"), None);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn version_one_counts_and_no_limit_is_minus_one() {
+        let root = tree(
+            "v1",
+            &[
+                ("cpu,cpuacct/x/cpu.cfs_quota_us", "300000\n"),
+                ("cpu,cpuacct/x/cpu.cfs_period_us", "100000\n"),
+                ("cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
+                ("cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
+            ],
+        );
+        assert_eq!(quota(&root, "4:cpu,cpuacct:/x\n3:memory:/x\n"), Some(3));
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -1,0 +1,111 @@
+//! Memory that several processes map.
+//!
+//! # Why this file is unsafe
+//!
+//! A mapping is an address range that the kernel owns and other processes
+//! write. The raw address becomes a [`Mapping`] here; only `shm/` turns offsets
+//! inside it into references, and argues for each.
+
+#![allow(unsafe_code)]
+
+use super::refused;
+use crate::error::{Error, Kind, Result};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+
+/// One shared, writable mapping of a whole memory file.
+#[derive(Debug)]
+pub struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping is an address range; it has no thread of its own, and who
+// may touch which byte of it is decided in `shm/`.
+unsafe impl Send for Mapping {}
+// SAFETY: as above: `&Mapping` only gives out the address and the length.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Makes an anonymous memory file of `len` bytes and maps it.
+    ///
+    /// The file is sparse: a page costs memory from its first write on. It has
+    /// no name anywhere and is sealed, so no process can shrink it under
+    /// another (which would be a SIGBUS there); it is gone with the last
+    /// descriptor and mapping, also after SIGKILL of everybody.
+    pub fn create(len: usize) -> Result<(OwnedFd, Mapping)> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = memfd_create("manycore", flags).map_err(refused("creating shared memory (memfd_create)"))?;
+        ftruncate(&file, len as u64).map_err(refused("sizing shared memory (ftruncate)"))?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(refused("sealing shared memory"))?;
+        let mapping = Mapping::map(&file, len)?;
+        Ok((file, mapping))
+    }
+
+    /// Maps a file that another process made; its whole length.
+    pub fn attach(file: impl AsFd) -> Result<Mapping> {
+        let len = fstat(&file).map_err(refused("reading the size of shared memory"))?.st_size;
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| *len > 0)
+            .ok_or_else(|| Error::new(Kind::Corrupt, format!("shared memory of {len} bytes cannot be mapped")))?;
+        Mapping::map(&file, len)
+    }
+
+    fn map(file: impl AsFd, len: usize) -> Result<Mapping> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel chooses the address, so nothing that exists is replaced.
+        let base = unsafe {
+            mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED | MapFlags::NORESERVE, file, 0)
+        }
+        .map_err(refused("mapping shared memory (mmap)"))?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| Error::new(Kind::Os, "mmap gave address zero"))?;
+        Ok(Mapping { base, len })
+    }
+
+    /// The first byte. Valid for `len()` bytes while `self` lives.
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the mapping has no bytes; it never has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Gives the memory of whole pages inside `offset..offset + len` back to the
+    /// kernel; they read as zero afterwards. A refusal only costs the memory.
+    pub fn discard(&self, offset: usize, len: usize) {
+        let page = rustix::param::page_size();
+        let (Some(end), first) = (offset.checked_add(len), offset.next_multiple_of(page)) else { return };
+        let last = end.min(self.len) / page * page;
+        if first >= last {
+            return;
+        }
+        // SAFETY: the range lies inside the mapping (checked above); what is in
+        // it belongs to the caller, who says that nobody needs it.
+        let _ = unsafe { madvise(self.base.as_ptr().add(first).cast(), last - first, Advice::LinuxRemove) };
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `base..base + len` is the range `map` made; everything that
+        // points into it borrows from the `Region` that owns this mapping.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Bytes of memory this machine has.
+pub fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit).max(1))
+}

@@ -1,0 +1,15 @@
+//! Linux 5.4 or later: memfd, futex, pidfd, epoll, eventfd.
+
+pub mod cpus;
+pub mod memory;
+#[cfg(not(loom))]
+pub mod park;
+pub mod spawn;
+pub mod watch;
+
+use crate::error::Error;
+
+/// The engine's error for a system call that failed while `attempt` was made.
+fn refused(attempt: &str) -> impl FnOnce(rustix::io::Errno) -> Error + '_ {
+    move |errno| Error::os(attempt, errno.raw_os_error())
+}

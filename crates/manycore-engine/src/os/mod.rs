@@ -1,0 +1,11 @@
+//! What we ask of the kernel, made safe.
+//!
+//! Another platform is another folder that fills the same five files: `memory`
+//! (shared mappings), `park` (sleep on a shared word), `watch` (one wait over
+//! processes and a bell), `spawn` (start a program) and `cpus` (how many
+//! processors this process may use). No policy, no retry, no logging here.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub use linux::*;

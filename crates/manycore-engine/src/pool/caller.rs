@@ -1,0 +1,383 @@
+//! The caller's half of a pool: submit, collect, bury.
+
+use super::job::{Job, Loss, Outcome};
+use super::ledger::Ledger;
+use super::wait::{Helm, Waiters};
+use crate::error::{Error, Kind, Result};
+use crate::process::{Event, Exit, Supervisor};
+use crate::shm::arena::BlockRef;
+use crate::shm::message::{Message, Payload};
+use crate::shm::region::{Lease, Region};
+use crate::shm::task::Place;
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Tasks in flight at most: enough that workers do not run dry while the caller
+/// sleeps (4096 of half a microsecond are 2 ms), few enough that the table stays
+/// within a megabyte.
+const ENTRIES: u32 = 4096;
+
+/// Payload bytes in flight at most, beyond what every worker has in hand: more
+/// would only push warm blocks out of the caches.
+const BYTES: u64 = 64 << 20;
+
+/// How many workers in a row may end before they are ready; then the pool gives
+/// up instead of starting more.
+const FAILED_STARTS: u32 = 3;
+
+/// A pool of workers, seen from the process that gives them work.
+///
+/// Any number of threads may use it. No thread of its own stands between them
+/// and the workers: whoever waits collects.
+#[derive(Debug)]
+pub struct Pool {
+    pub(super) region: Arc<Region>,
+    pub(super) supervisor: Supervisor,
+    ledger: Mutex<Ledger>,
+    pub(super) waiters: Waiters,
+    functions: Mutex<Functions>,
+    /// The process that made the pool. One forked from it inherits the value and
+    /// must not touch the account, whose lock may have been held at the fork.
+    process: u32,
+}
+
+/// A function in shared memory, under the number by which workers remember it.
+#[derive(Debug)]
+pub struct Function {
+    number: u64,
+    lease: Lease,
+    pool: std::sync::Weak<Pool>,
+    lasting: bool,
+}
+
+#[derive(Debug, Default)]
+struct Functions {
+    next: u64,
+    passing: BTreeSet<u64>,
+}
+
+/// One task to submit.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<'a> {
+    /// The task's number in its job.
+    pub index: u64,
+    /// A number of the face's own, given to the worker unchanged.
+    pub mode: u32,
+    /// What to call.
+    pub function: &'a Arc<Function>,
+    /// The arguments.
+    pub message: Message<'a>,
+}
+
+/// Whether a task can be submitted now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is room.
+    Yes,
+    /// Too much is in flight; wait for an outcome.
+    No,
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade().filter(|pool| !self.lasting && pool.is_ours()) {
+            let mut functions = pool.functions();
+            functions.passing.remove(&(self.number >> 1));
+            let oldest = functions.passing.first().copied().unwrap_or(functions.next);
+            pool.region.set_oldest_job(oldest);
+        }
+    }
+}
+
+impl Pool {
+    /// A pool with `seats` seats, all empty.
+    pub fn new(seats: u16) -> Result<Arc<Pool>> {
+        let region = Arc::new(Region::create(u32::from(seats), ENTRIES)?);
+        Ok(Arc::new(Pool {
+            ledger: Mutex::new(Ledger::new(&region)?),
+            supervisor: Supervisor::new()?,
+            waiters: Waiters::default(),
+            functions: Mutex::default(),
+            process: std::process::id(),
+            region,
+        }))
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // A panic under the lock leaves an account that only lacks an answer; the
+        // others must still get theirs.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn functions(&self) -> MutexGuard<'_, Functions> {
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shared memory; a worker needs it.
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// The bell; a worker needs it.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.supervisor.bell()
+    }
+
+    /// Takes an empty seat for a worker that is about to start.
+    pub fn take_seat(&self) -> Result<u16> {
+        let mut ledger = self.ledger();
+        let seat = ledger
+            .seats
+            .iter()
+            .position(|seat| !seat.taken)
+            .ok_or_else(|| Error::new(Kind::TooLarge, "every seat of the pool has a worker"))?;
+        ledger.seats[seat].taken = true;
+        self.region.open_seat(seat as u16)?;
+        Ok(seat as u16)
+    }
+
+    /// The worker meant for `seat` could not be started.
+    pub fn leave_seat(&self, seat: u16) {
+        if let Some(account) = self.ledger().seats.get_mut(usize::from(seat)) {
+            *account = Default::default();
+        }
+    }
+
+    /// The worker in `seat` is process `pid`; `pidfd` tells its end.
+    pub fn enlist(&self, seat: u16, pid: u32, pidfd: OwnedFd) -> Result<()> {
+        if let Some(account) = self.ledger().seats.get_mut(usize::from(seat)) {
+            account.pid = pid;
+        }
+        self.supervisor.enlist(seat, pidfd)
+    }
+
+    /// Seats whose worker has ended; each must be [buried](Pool::bury).
+    pub fn take_exited(&self) -> Vec<u16> {
+        self.ledger().exited.drain(..).collect()
+    }
+
+    /// Looks, without sleeping, whether a worker has ended.
+    pub fn look_for_exits(&self) -> Result<bool> {
+        let events = self.supervisor.exited()?;
+        let mut ledger = self.ledger();
+        ledger.note(&events);
+        Ok(!ledger.exited.is_empty())
+    }
+
+    /// The worker in `seat` ended by `exit`: answers the tasks it was running,
+    /// takes back what it held, and empties the seat. Says whether another
+    /// worker should be started.
+    pub fn bury(&self, seat: u16, exit: Exit) -> Result<bool> {
+        let mut ledger = self.ledger();
+        let account = ledger
+            .seats
+            .get(usize::from(seat))
+            .copied()
+            .ok_or_else(|| Error::new(Kind::Corrupt, format!("there is no seat {seat}")))?;
+        let report = self.region.failure(seat).and_then(|(block, len, head)| {
+            let lease = Lease::new(&self.region, block, len, head).ok()?;
+            // A private copy: the block goes with the dead worker's part.
+            Some(Arc::new(Payload::Inline(Payload::Block(Arc::new(lease)).to_vec().into())))
+        });
+        let was_ready = self.region.is_ready(seat);
+        ledger.bury(&self.region, seat, &Loss::Worker { pid: account.pid, exit })?;
+        if let Some(account) = ledger.seats.get_mut(usize::from(seat)) {
+            *account = Default::default();
+        }
+        ledger.failed_starts = if was_ready { 0 } else { ledger.failed_starts + 1 };
+        if report.is_some() || ledger.failed_starts >= FAILED_STARTS {
+            let loss = Loss::Start { pid: account.pid, exit, report };
+            ledger.withdraw(&self.region, &loss)?;
+            ledger.broken.get_or_insert(loss);
+        }
+        let go_on = ledger.broken.is_none();
+        drop(ledger);
+        self.nudge();
+        Ok(go_on)
+    }
+
+    /// Why no task is answered any more, if that is so.
+    pub fn broken(&self) -> Option<Loss> {
+        self.ledger().broken.clone()
+    }
+
+    /// A number that grows whenever something may let somebody go on: an outcome,
+    /// a death, a [nudge](Pool::nudge).
+    pub fn events(&self) -> u64 {
+        self.ledger().events
+    }
+
+    /// Whether tasks wait that no worker has claimed.
+    pub fn has_waiting(&self) -> bool {
+        self.region.queue().waiting() > 0
+    }
+
+    /// Tasks in flight.
+    pub fn in_flight(&self) -> usize {
+        self.ledger().in_flight()
+    }
+
+    /// Opens a job. The keeper is woken for outcomes of a job that is `kept`.
+    pub fn open_job(self: &Arc<Pool>, kept: bool) -> Job {
+        Job { pool: Arc::clone(self), key: self.ledger().open_job(kept) }
+    }
+
+    /// Whether this process made the pool.
+    pub fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    pub(super) fn forget(&self, key: u64) {
+        if !self.is_ours() {
+            return;
+        }
+        // The outcomes are dropped after the lock: giving blocks back may take long.
+        let outcomes = self.ledger().forget_job(key);
+        drop(outcomes);
+    }
+
+    pub(super) fn take_outcomes(&self, key: u64, outcomes: &mut VecDeque<Outcome>) {
+        self.ledger().take_outcomes(key, outcomes);
+    }
+
+    pub(super) fn owed(&self, key: u64) -> u64 {
+        self.ledger().owed(key)
+    }
+
+    /// Collects what workers have finished; does not sleep.
+    pub fn collect(&self) -> Result<()> {
+        self.ledger().collect(&self.region).map(drop)
+    }
+
+    /// Puts a function into shared memory. A `lasting` one may be remembered by
+    /// workers for good; any other is forgotten soon after its last task.
+    pub fn function(self: &Arc<Pool>, message: Message<'_>, lasting: bool) -> Result<Arc<Function>> {
+        let lease = self.stage(message)?;
+        let mut functions = self.functions();
+        functions.next += 1;
+        // The lowest bit tells the worker which kind it is.
+        let number = functions.next << 1 | u64::from(lasting);
+        if !lasting {
+            let key = functions.next;
+            functions.passing.insert(key);
+        }
+        Ok(Arc::new(Function { number, lease, pool: Arc::downgrade(self), lasting }))
+    }
+
+    /// Copies a message into a block of the caller's part.
+    fn stage(&self, message: Message<'_>) -> Result<Lease> {
+        let total = message.total().ok_or_else(|| {
+            Error::new(Kind::TooLarge, "a message is larger than the address space; send less at once")
+        })?;
+        let block = {
+            let mut ledger = self.ledger();
+            self.region.allocate(&mut ledger.allocator, 0, total as u64)?
+        };
+        let lease = Lease::new(&self.region, block, total as u64, message.head.len() as u64)?;
+        message.write(&lease)?;
+        Ok(lease)
+    }
+
+    /// Whether a task can be submitted now. Collects what has been finished when not.
+    pub fn room(&self) -> Result<Room> {
+        let mut ledger = self.ledger();
+        if !has_room(&ledger) {
+            ledger.collect(&self.region)?;
+        }
+        Ok(if has_room(&ledger) { Room::Yes } else { Room::No })
+    }
+
+    /// Submits one task of `job`.
+    ///
+    /// # Errors
+    /// [`Kind::Closed`] when no worker will answer any more (see [`Pool::broken`]);
+    /// [`Kind::TooLarge`] when there is no room: ask [`Pool::room`] before.
+    pub fn submit(&self, job: &Job, work: Work<'_>) -> Result<()> {
+        let message = work.message;
+        let lease = if message.fits_inline() { None } else { Some(self.stage(message)?) };
+        let place = lease.as_ref().map(|lease| Place {
+            block: lease.block(),
+            len: lease.len() as u64,
+            head: lease.head() as u64,
+        });
+        let bytes = place.map_or(0, |place| place.len);
+        let block = place.map_or(BlockRef::default(), |place| place.block);
+
+        let queue = self.region.queue();
+        let mut ledger = self.ledger();
+        if ledger.broken.is_some() {
+            return Err(Error::new(Kind::Closed, "the pool answers no more tasks"));
+        }
+        let engaged = ledger.engage(job.key, work.index, block, bytes, work.function);
+        let Some((index, entry)) = engaged.and_then(|index| Some((index, queue.entry(index)?))) else {
+            return Err(Error::new(Kind::TooLarge, "too many tasks are in flight; wait for an outcome"));
+        };
+        // The entry is in charge of the block from here on.
+        lease.map(Lease::pass_on);
+        let function = &work.function;
+        entry.fill(|slip| {
+            slip.job = job.key;
+            slip.index = work.index;
+            slip.mode = work.mode;
+            slip.function = function.number;
+            slip.function_place = Place {
+                block: function.lease.block(),
+                len: function.lease.len() as u64,
+                head: function.lease.head() as u64,
+            };
+            match place {
+                Some(place) => slip.body = place,
+                None => message.write_inline(slip),
+            }
+        });
+        crate::fault::point("before-publish");
+        queue.publish(index);
+        drop(ledger);
+        self.region.doorbell().published(&queue, false);
+        Ok(())
+    }
+
+    /// No task will be submitted any more: workers end when the queue is empty.
+    pub fn close(&self) {
+        self.region.doorbell().close();
+    }
+
+    /// Fails every task with [`Loss::Terminated`]. The caller ends the workers.
+    pub fn terminate(&self) -> Result<()> {
+        let mut ledger = self.ledger();
+        ledger.broken.get_or_insert(Loss::Terminated);
+        let lost = ledger.lose_all(&self.region, &Loss::Terminated);
+        drop(ledger);
+        self.close();
+        self.nudge();
+        lost
+    }
+
+    /// Wakes everybody who waits, to look again.
+    pub fn nudge(&self) {
+        self.ledger().events += 1;
+        self.waiters.notify();
+        self.supervisor.ring();
+    }
+
+    /// Who waits with this ledger.
+    pub(super) fn helm(&self) -> Helm<'_> {
+        Helm::new(self)
+    }
+}
+
+pub(super) fn has_room(ledger: &Ledger) -> bool {
+    // Every worker may have one large payload in hand and one waiting, whatever its size.
+    let few = ledger.in_flight() <= ledger.seats.len();
+    ledger.vacant() > 0 && (ledger.bytes < BYTES || few)
+}
+
+impl Ledger {
+    pub(super) fn note(&mut self, events: &[Event]) {
+        self.exited.extend(events.iter().filter_map(|event| match event {
+            Event::Exited(seat) => Some(*seat),
+            Event::Rung => None,
+        }));
+    }
+}

@@ -1,0 +1,22 @@
+//! Tasks, jobs and workers: an answer for every task.
+//!
+//! `README.md` beside this file tells the life of a task and what happens when
+//! its worker dies.
+
+#![forbid(unsafe_code)]
+
+mod caller;
+mod job;
+mod ledger;
+mod wait;
+mod worker;
+
+pub use caller::{Function, Pool, Room, Work};
+pub use job::{Answer, Job, Loss, Outcome};
+pub use wait::Woken;
+pub use worker::{Next, Task, Worker};
+
+pub use crate::process::Exit;
+pub use crate::shm::message::{ALIGN, Message, Payload, Segment};
+pub use crate::shm::region::{Lease, Region};
+pub use crate::shm::task::Verdict;

@@ -1,0 +1,194 @@
+//! The worker's half: take a task, give its outcome.
+
+use crate::error::{Error, Result};
+use crate::fault;
+use crate::process::Bell;
+use crate::shm::arena::Allocator;
+use crate::shm::message::{Message, Payload};
+use crate::shm::region::{Lease, Region};
+use crate::shm::task::{Place, Verdict};
+use crate::sync;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Nanoseconds a worker spins for its next task: 2 µs when tasks come seldom, up
+/// to what a sleep and a wake cost when they come often.
+const SPIN: (u64, u64) = (2_000, 100_000);
+
+/// A worker in its seat.
+#[derive(Debug)]
+pub struct Worker {
+    region: Arc<Region>,
+    seat: u16,
+    bell: Bell,
+    allocator: Allocator,
+    spin: u64,
+}
+
+/// A task this worker has claimed. Every one must be [finished](Worker::finish).
+#[derive(Debug)]
+#[must_use]
+pub struct Task {
+    entry: usize,
+    started: Instant,
+    /// The face's own number.
+    pub mode: u32,
+    /// The number under which to remember the function; odd: for good.
+    pub function: u64,
+    function_place: Place,
+    body: Option<Payload>,
+}
+
+impl Task {
+    /// The arguments; the first time they are asked for, then nothing.
+    pub fn take_body(&mut self) -> Payload {
+        self.body.take().unwrap_or_else(|| Payload::Inline(Box::default()))
+    }
+}
+
+/// What a wait for a task brought.
+#[derive(Debug)]
+pub enum Next {
+    /// A task.
+    Task(Task),
+    /// Nothing yet; wait again.
+    Again,
+    /// The pool is closed and its queue empty: the worker may go.
+    End,
+}
+
+impl Worker {
+    /// Sits down in `seat`, which the caller has taken, and takes over its part
+    /// of the arena.
+    pub fn sit(region: Arc<Region>, seat: u16, bell: OwnedFd) -> Result<Worker> {
+        fault::point("start-up");
+        let allocator = Allocator::take_over(region.part(usize::from(seat) + 1)?)?;
+        Ok(Worker { region, seat, bell: Bell::from_fd(bell), allocator, spin: 20_000 })
+    }
+
+    /// Tells the caller that this worker takes tasks from now on.
+    pub fn ready(&self) -> Result<()> {
+        self.region.seat_ready(self.seat)
+    }
+
+    /// Tells the caller why this worker cannot start; it must end after this.
+    pub fn fail(&mut self, message: Message<'_>) -> Result<()> {
+        let place = self.stage(message)?;
+        self.region.seat_failed(self.seat, place.block, place.len, place.head)
+    }
+
+    /// Claims a task, if one waits.
+    pub fn try_next(&mut self) -> Result<Option<Task>> {
+        let queue = self.region.queue();
+        let Some(index) = queue.claim(self.seat)? else { return Ok(None) };
+        fault::point("after-claim");
+        let entry = queue.entry(index).ok_or_else(|| Error::corrupt("a claimed entry is gone"))?;
+        entry.read_claimed(|slip| {
+            Ok(Some(Task {
+                entry: index,
+                started: Instant::now(),
+                mode: slip.mode,
+                function: slip.function,
+                function_place: slip.function_place,
+                body: Some(Payload::take(&self.region, slip, u32::from(self.seat) + 1)?),
+            }))
+        })
+    }
+
+    /// A private copy of the function of a claimed task, and the length of its
+    /// head. The block itself is the caller's, who lends it to every worker.
+    pub fn function(&self, task: &Task) -> Result<(Vec<u8>, usize)> {
+        Payload::copy_of(&self.region, task.function_place)
+    }
+
+    /// Functions with a number below this one, and an even one, are needed no more.
+    pub fn oldest_function(&self) -> u64 {
+        self.region.oldest_job() << 1
+    }
+
+    /// Waits for a task: spins while that has paid lately, then sleeps.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Interrupted`] when a signal handler ran.
+    pub fn wait(&mut self) -> Result<Next> {
+        if let Some(task) = self.try_next()? {
+            return Ok(Next::Task(task));
+        }
+        let region = Arc::clone(&self.region);
+        let (queue, doorbell) = (region.queue(), region.doorbell());
+        if doorbell.is_closed() {
+            return Ok(Next::End);
+        }
+        if doorbell.may_spin(self.seat) {
+            let task = self.spin();
+            // After the claim: who leaves the post looks whether more has come, and
+            // must not take the task in its own hand for it.
+            doorbell.stop_spinning(self.seat, &queue);
+            if let Some(task) = task? {
+                return Ok(Next::Task(task));
+            }
+        }
+        doorbell.sleep(&queue, None)?;
+        Ok(Next::Again)
+    }
+
+    fn spin(&mut self) -> Result<Option<Task>> {
+        let start = Instant::now();
+        let region = Arc::clone(&self.region);
+        while (start.elapsed().as_nanos() as u64) < self.spin {
+            for _ in 0..64 {
+                if region.queue().waiting() > 0 {
+                    self.spin = (self.spin * 2).min(SPIN.1);
+                    return self.try_next();
+                }
+                sync::spin();
+            }
+        }
+        self.spin = (self.spin / 2).max(SPIN.0);
+        Ok(None)
+    }
+
+    fn stage(&mut self, message: Message<'_>) -> Result<Place> {
+        let total = message
+            .total()
+            .ok_or_else(|| Error::new(crate::Kind::TooLarge, "a result is larger than the address space"))?;
+        let part = usize::from(self.seat) + 1;
+        let block = self.region.allocate(&mut self.allocator, part, total as u64)?;
+        let lease = Lease::new(&self.region, block, total as u64, message.head.len() as u64)?;
+        fault::point("mid-payload");
+        message.write(&lease)?;
+        let place = Place { block, len: total as u64, head: message.head.len() as u64 };
+        lease.pass_on();
+        Ok(place)
+    }
+
+    /// Gives the outcome of a claimed task.
+    ///
+    /// # Errors
+    /// [`crate::Kind::TooLarge`] when the message does not fit; the task is then
+    /// still this worker's, and must be finished with a smaller message.
+    pub fn finish(&mut self, task: &Task, verdict: Verdict, message: Message<'_>) -> Result<()> {
+        let place = if message.fits_inline() { None } else { Some(self.stage(message)?) };
+        let elapsed = task.started.elapsed().as_nanos() as u64;
+        let queue = self.region.queue();
+        let entry = queue.entry(task.entry).ok_or_else(|| Error::corrupt("a claimed entry is gone"))?;
+        entry.fill(|slip| {
+            slip.verdict = verdict.number();
+            slip.elapsed = elapsed;
+            match place {
+                Some(place) => slip.body = place,
+                None => message.write_inline(slip),
+            }
+        });
+        fault::point("before-finish");
+        entry.state.finish(self.seat);
+        fault::point("before-push");
+        queue.push_done(task.entry);
+        if self.region.doorbell().finished() {
+            self.bell.ring();
+        }
+        fault::point("after-push");
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! One running child and its end.
+
+use crate::error::{Error, Kind, Result};
+use crate::os::{spawn, watch};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+    /// It is gone and nobody can say how.
+    Unknown,
+}
+
+/// A child of this process that was not waited for yet.
+#[derive(Debug)]
+pub struct Child {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Starts `program`; see [`crate::os::spawn::spawn`] for what it inherits.
+    pub fn launch(program: &OsStr, arguments: &[&OsStr], environment: &[&OsStr], inherit: &[RawFd]) -> Result<Child> {
+        let pid = spawn::spawn(program, arguments, environment, inherit)?;
+        // Nobody else waits for this child, so its number cannot be anybody else's yet.
+        let pidfd = watch::open_process(pid)?;
+        Ok(Child { pid, pidfd })
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Becomes readable when the child ends.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Kills it with SIGKILL; one that has ended already is no error.
+    pub fn kill(&self) -> Result<()> {
+        watch::kill(&self.pidfd)
+    }
+
+    /// Waits for its end and says how it came. The child is gone afterwards.
+    pub fn wait(self) -> Result<Exit> {
+        loop {
+            match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    return Ok(match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Exit::Code(code),
+                        (None, Some(signal)) => Exit::Signal(signal),
+                        (None, None) => Exit::Unknown,
+                    });
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CHILD) => return Ok(Exit::Unknown),
+                Err(errno) => return Err(Error::os("waiting for a child", errno.raw_os_error())),
+            }
+        }
+    }
+}
+
+impl Exit {
+    /// An error for a process that ended like this while `doing` something.
+    pub fn error(self, doing: &str) -> Error {
+        let how = match self {
+            Exit::Code(code) => format!("it returned {code}"),
+            Exit::Signal(signal) => format!("signal {signal} killed it"),
+            Exit::Unknown => "nobody can say how".to_owned(),
+        };
+        Error::new(Kind::Os, format!("a worker process ended while {doing}: {how}"))
+    }
+}

@@ -1,0 +1,296 @@
+//! Payload blocks: who owns which bytes, and how they come back.
+//!
+//! See "The arena" in README.md. Every process allocates from a part of its own
+//! and anybody gives a block back with one push, so no lock is shared and a
+//! death holds nobody up.
+
+use super::queue::Line;
+use crate::error::{Error, Kind, Result};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// The name of one block: part, number in the part, and the generation that
+/// tells this use of the block from earlier ones. Zero names no block.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockRef(u64);
+
+const PART_BITS: u32 = 12;
+const NUMBER_BITS: u32 = 20;
+
+/// How many parts a region can have: the caller's and one for each worker.
+pub const MAX_PARTS: usize = 1 << PART_BITS;
+/// How many blocks a part can have.
+pub const MAX_BLOCKS: usize = 1 << NUMBER_BITS;
+
+impl BlockRef {
+    fn new(part: usize, number: usize, generation: u32) -> BlockRef {
+        BlockRef(part as u64 | (number as u64) << PART_BITS | u64::from(generation) << (PART_BITS + NUMBER_BITS))
+    }
+
+    /// Whether this names no block.
+    pub fn is_null(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The part the block lies in.
+    pub fn part(self) -> usize {
+        self.0 as usize & (MAX_PARTS - 1)
+    }
+
+    /// The block's number in its part.
+    pub fn number(self) -> usize {
+        (self.0 >> PART_BITS) as usize & (MAX_BLOCKS - 1)
+    }
+
+    fn generation(self) -> u32 {
+        (self.0 >> (PART_BITS + NUMBER_BITS)) as u32
+    }
+}
+
+const LOCAL: u64 = 0;
+const HELD: u64 = 1;
+const RETURNED: u64 = 2;
+
+fn word(generation: u32, phase: u64) -> u64 {
+    u64::from(generation) << 32 | phase
+}
+
+/// What stands in the arena about one block.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Label {
+    /// Generation (high half) and phase: LOCAL (in the owner's free list), HELD
+    /// (carries a payload), RETURNED (on the part's stack, or about to be).
+    state: AtomicU64,
+    /// Where the block starts, in bytes from the start of its part.
+    offset: AtomicU64,
+    /// log2 of the block's size.
+    class: AtomicU32,
+    /// The block below this one on the stack of returned blocks, plus one.
+    below: AtomicU32,
+    /// Who holds the block: a worker's seat plus one, [`HELD_BY_CALLER`], or 0
+    /// while it is on its way from one to the other. Only read after a death.
+    holder: AtomicU32,
+}
+
+/// What a label says of a block the caller has taken over.
+pub const HELD_BY_CALLER: u32 = u32::MAX;
+
+/// The words of one part.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct PartWords {
+    /// The top of the stack of returned blocks, plus one; zero when empty.
+    returned: Line<AtomicU32>,
+    /// How many labels are in use, and how many bytes are cut into blocks;
+    /// only the owner writes them.
+    count: Line<AtomicU32>,
+    used: AtomicU64,
+}
+
+/// A view of one part's words; copied freely.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    index: usize,
+    words: &'a PartWords,
+    labels: &'a [Label],
+    size: u64,
+}
+
+/// The smallest block: 512 bytes.
+const FIRST_CLASS: u32 = 9;
+
+impl<'a> Part<'a> {
+    /// A view of part `index`, which has `size` bytes.
+    pub fn new(index: usize, words: &'a PartWords, labels: &'a [Label], size: u64) -> Part<'a> {
+        Part { index, words, labels, size }
+    }
+
+    fn label(&self, block: BlockRef) -> Result<&'a Label> {
+        self.labels
+            .get(block.number())
+            .ok_or_else(|| Error::corrupt(format_args!("block {} of part {} is not there", block.number(), self.index)))
+    }
+
+    /// Where a held block lies: offset in the part and size, both inside the part.
+    pub fn extent(&self, block: BlockRef) -> Result<(u64, u64)> {
+        let label = self.label(block)?;
+        if label.state.load(Ordering::Acquire) != word(block.generation(), HELD) {
+            return Err(Error::corrupt(format_args!("block {} of part {} is not in use", block.number(), self.index)));
+        }
+        let offset = label.offset.load(Ordering::Relaxed);
+        let class = label.class.load(Ordering::Relaxed);
+        1u64.checked_shl(class)
+            .and_then(|size| Some((size, offset.checked_add(size)?)))
+            .filter(|(_, end)| class < 63 && *end <= self.size)
+            .map(|(size, _)| (offset, size))
+            .ok_or_else(|| Error::corrupt(format_args!("block {} lies outside part {}", block.number(), self.index)))
+    }
+
+    /// Writes down who holds `block` now, for the day the holder dies.
+    pub fn hold(&self, block: BlockRef, holder: u32) -> Result<()> {
+        self.label(block)?.holder.store(holder, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The blocks that `holder` holds.
+    pub fn held_by(&self, holder: u32) -> impl Iterator<Item = BlockRef> + '_ {
+        let count = (self.words.count.0.load(Ordering::Acquire) as usize).min(self.labels.len());
+        self.labels[..count].iter().enumerate().filter_map(move |(number, label)| {
+            let state = label.state.load(Ordering::Acquire);
+            let generation = (state >> 32) as u32;
+            let held = state == word(generation, HELD) && label.holder.load(Ordering::Relaxed) == holder;
+            held.then(|| BlockRef::new(self.index, number, generation))
+        })
+    }
+
+    /// Takes the top of the stack of returned blocks. Only the owner does, so the
+    /// top it read cannot leave and come back before its exchange (no ABA).
+    fn pop_returned(&self) -> Result<Option<u32>> {
+        loop {
+            let top = self.words.returned.0.load(Ordering::Acquire);
+            if top == 0 {
+                return Ok(None);
+            }
+            let number = top - 1;
+            let label = self.labels.get(number as usize).ok_or_else(|| {
+                Error::corrupt(format_args!("the returned blocks of part {} lead nowhere", self.index))
+            })?;
+            let below = label.below.load(Ordering::Relaxed);
+            if self.words.returned.0.compare_exchange(top, below, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                let generation = (label.state.load(Ordering::Acquire) >> 32) as u32;
+                label.state.store(word(generation, LOCAL), Ordering::Relaxed);
+                return Ok(Some(number));
+            }
+        }
+    }
+
+    /// Gives a held block back to its owner, from any process: one exchange that
+    /// says so, one push. A block that was given back already is left alone.
+    pub fn give_back(&self, block: BlockRef) -> Result<()> {
+        let label = self.label(block)?;
+        let (held, returned) = (word(block.generation(), HELD), word(block.generation(), RETURNED));
+        // AcqRel: our last reads of the payload stay before the owner's next write.
+        if label.state.compare_exchange(held, returned, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return Ok(());
+        }
+        let mut top = self.words.returned.0.load(Ordering::Relaxed);
+        loop {
+            label.below.store(top, Ordering::Relaxed);
+            let next = block.number() as u32 + 1;
+            match self.words.returned.0.compare_exchange_weak(top, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(now) => top = now,
+            }
+        }
+    }
+}
+
+/// The owner's half of a part: its free lists, which nobody else sees.
+#[derive(Debug)]
+pub struct Allocator {
+    /// Numbers of free blocks by class, the last given back on top: its pages
+    /// are the warmest.
+    free: [Vec<u32>; 64],
+}
+
+impl Default for Allocator {
+    fn default() -> Allocator {
+        Allocator { free: std::array::from_fn(|_| Vec::new()) }
+    }
+}
+
+impl Allocator {
+    /// Takes over a part whose owner is gone, or a new one. Blocks the caller
+    /// holds stay held and come back when it gives them back; every other one is
+    /// free from now on.
+    ///
+    /// One that its last holder had marked as returned and not pushed when it
+    /// died stays unused until the region goes.
+    pub fn take_over(part: Part<'_>) -> Result<Allocator> {
+        let mut allocator = Allocator::default();
+        // First the stack, so that the scan below meets each of its blocks once.
+        while part.pop_returned()?.is_some() {}
+        let count = (part.words.count.0.load(Ordering::Acquire) as usize).min(part.labels.len());
+        for (number, label) in part.labels[..count].iter().enumerate() {
+            let state = label.state.load(Ordering::Acquire);
+            let generation = (state >> 32) as u32;
+            let orphaned =
+                state == word(generation, HELD) && label.holder.load(Ordering::Relaxed) != HELD_BY_CALLER;
+            if orphaned {
+                label.state.store(word(generation, LOCAL), Ordering::Relaxed);
+            }
+            if orphaned || state == word(generation, LOCAL) {
+                allocator.keep(label, number as u32);
+            }
+        }
+        Ok(allocator)
+    }
+
+    fn keep(&mut self, label: &Label, number: u32) {
+        // A class beyond the list is damage; the block is then lost, not used.
+        if let Some(list) = self.free.get_mut(label.class.load(Ordering::Relaxed) as usize) {
+            list.push(number);
+        }
+    }
+
+    /// A block for `len` bytes of `part`, which must always be the same one.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] when the part has neither such a block nor room for one.
+    pub fn allocate(&mut self, part: Part<'_>, len: u64) -> Result<BlockRef> {
+        self.collect(part)?;
+        let class = len.checked_next_power_of_two().map_or(u32::MAX, u64::trailing_zeros).max(FIRST_CLASS);
+        let full = || {
+            Error::new(
+                Kind::TooLarge,
+                format!(
+                    "a payload of {len} bytes does not fit into the shared memory that is left (part of {} bytes); \
+                     send less at once, or drop results that are no longer needed",
+                    part.size
+                ),
+            )
+        };
+        let number = match self.free.get_mut(class as usize).ok_or_else(full)?.pop() {
+            Some(number) => number,
+            None => cut(part, class).ok_or_else(full)?,
+        };
+        let label = part
+            .labels
+            .get(number as usize)
+            .ok_or_else(|| Error::corrupt(format_args!("part {} lost block {number}", part.index)))?;
+        let mut generation = ((label.state.load(Ordering::Relaxed) >> 32) as u32).wrapping_add(1);
+        if generation == 0 {
+            generation = 1; // So that no block is ever named zero.
+        }
+        label.holder.store(0, Ordering::Relaxed);
+        label.state.store(word(generation, HELD), Ordering::Release);
+        Ok(BlockRef::new(part.index, number as usize, generation))
+    }
+
+    /// Puts what others gave back into the free lists.
+    fn collect(&mut self, part: Part<'_>) -> Result<()> {
+        for _ in 0..part.labels.len() {
+            let Some(number) = part.pop_returned()? else { return Ok(()) };
+            self.keep(&part.labels[number as usize], number);
+        }
+        Err(Error::corrupt(format_args!("the returned blocks of part {} go round in a circle", part.index)))
+    }
+}
+
+/// Cuts a new block off the unused end of `part`.
+fn cut(part: Part<'_>, class: u32) -> Option<u32> {
+    let count = part.words.count.0.load(Ordering::Relaxed);
+    let label = part.labels.get(count as usize)?;
+    let size = 1u64.checked_shl(class)?;
+    // A page for itself from 4 KiB on, so that its memory can go back to the kernel.
+    let offset = part.words.used.load(Ordering::Relaxed).checked_next_multiple_of(size.min(4096))?;
+    let end = offset.checked_add(size).filter(|end| *end <= part.size)?;
+    // The bytes first, the count last: a death in between wastes address space only.
+    part.words.used.store(end, Ordering::Relaxed);
+    label.offset.store(offset, Ordering::Relaxed);
+    label.class.store(class, Ordering::Relaxed);
+    label.state.store(word(0, LOCAL), Ordering::Relaxed);
+    part.words.count.0.store(count + 1, Ordering::Release);
+    Some(count)
+}

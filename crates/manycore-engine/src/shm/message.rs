@@ -1,0 +1,189 @@
+//! Bytes on their way into shared memory, and out of it.
+//!
+//! A message is a head and any number of segments. In a block the head comes
+//! first, each segment then starts at the next multiple of [`ALIGN`]; how many
+//! there are and how long each is stands in the head, which the engine does not read.
+//!
+//! # Why this file is unsafe
+//!
+//! Payload bytes are copied between ordinary memory and a mapping that others
+//! may write; both sides are raw pointers with a length checked just before.
+
+use super::region::{Lease, Region};
+use super::task::{INLINE, Place, Slip};
+use crate::error::{Error, Result};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Where segments start: a multiple of a cache line, enough for any vector load.
+pub const ALIGN: usize = 64;
+
+/// A borrowed run of bytes that is copied straight into a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    base: *const u8,
+    len: usize,
+}
+
+impl Segment {
+    /// The `len` bytes at `base`.
+    ///
+    /// # Safety
+    /// They stay allocated while the segment is in use. Another thread may change
+    /// them meanwhile; what arrives then is any mix of old and new.
+    pub unsafe fn new(base: *const u8, len: usize) -> Segment {
+        Segment { base, len }
+    }
+
+    /// Bytes of the segment.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// A message to send: what a codec made of a value.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The head.
+    pub head: &'a [u8],
+    /// What follows it.
+    pub segments: &'a [Segment],
+}
+
+impl<'a> Message<'a> {
+    /// A message that is all head.
+    pub fn of(head: &'a [u8]) -> Message<'a> {
+        Message { head, segments: &[] }
+    }
+
+    /// Bytes of the whole message, gaps included; `None` above the address space.
+    pub fn total(&self) -> Option<usize> {
+        self.segments
+            .iter()
+            .try_fold(self.head.len(), |end, segment| end.checked_next_multiple_of(ALIGN)?.checked_add(segment.len))
+    }
+
+    /// Whether the message fits into an entry of the task table.
+    pub fn fits_inline(&self) -> bool {
+        self.segments.is_empty() && self.head.len() <= INLINE
+    }
+
+    /// Writes a small message into the slip of a task.
+    pub(crate) fn write_inline(&self, slip: &mut Slip) {
+        debug_assert!(self.fits_inline());
+        slip.inline[..self.head.len()].copy_from_slice(self.head);
+        let len = self.head.len() as u64;
+        slip.body = Place { len, head: len, ..Place::default() };
+    }
+
+    /// Copies the message into the block of `lease`, which has room for it.
+    pub(crate) fn write(&self, lease: &Lease) -> Result<()> {
+        let fits = self.total().is_some_and(|total| total <= lease.len());
+        if !fits {
+            return Err(Error::corrupt("a block is shorter than the message it was cut for"));
+        }
+        // SAFETY: the head fits (checked above). Source and target cannot overlap:
+        // nobody is handed a slice of a mapping as a head.
+        unsafe { std::ptr::copy_nonoverlapping(self.head.as_ptr(), lease.base().as_ptr(), self.head.len()) };
+        let mut end = self.head.len();
+        for segment in self.segments {
+            let start = end.next_multiple_of(ALIGN);
+            // SAFETY: `total` counted the same gaps and lengths, so the target is in
+            // range; the source is valid by the contract of `Segment::new`. They may
+            // be views of the same block (a result that is an argument), so `copy`.
+            unsafe { std::ptr::copy(segment.base, lease.base().as_ptr().add(start), segment.len) };
+            end = start + segment.len;
+        }
+        Ok(())
+    }
+}
+
+/// A received message.
+#[derive(Debug)]
+pub enum Payload {
+    /// A small one, copied out of the task table.
+    Inline(Box<[u8]>),
+    /// One that lies in a block, which is ours until the lease is dropped.
+    Block(Arc<Lease>),
+}
+
+impl Payload {
+    /// Takes what `slip` carries; a block is held by `holder` from now on.
+    pub(crate) fn take(region: &Arc<Region>, slip: &Slip, holder: u32) -> Result<Payload> {
+        let place = slip.body;
+        if place.block.is_null() {
+            let bytes = usize::try_from(place.len).ok().and_then(|len| slip.inline.get(..len));
+            return bytes
+                .map(|bytes| Payload::Inline(bytes.into()))
+                .ok_or_else(|| Error::corrupt(format_args!("an inline payload of {} bytes", place.len)));
+        }
+        region.part(place.block.part())?.hold(place.block, holder)?;
+        Ok(Payload::Block(Arc::new(Lease::new(region, place.block, place.len, place.head)?)))
+    }
+
+    /// A private copy of a message in a block that somebody else holds and keeps
+    /// unchanged meanwhile, and the length of its head.
+    pub(crate) fn copy_of(region: &Region, place: Place) -> Result<(Vec<u8>, usize)> {
+        let base = region.bytes(place.block, place.len)?;
+        if place.head > place.len {
+            return Err(Error::corrupt("a message shorter than its head"));
+        }
+        // SAFETY: `bytes` checked that the block has `len` bytes.
+        Ok((unsafe { copy(base, place.len as usize) }, place.head as usize))
+    }
+
+    /// The first byte.
+    pub fn base(&self) -> NonNull<u8> {
+        match self {
+            Payload::Inline(bytes) => NonNull::from(&**bytes).cast(),
+            Payload::Block(lease) => lease.base(),
+        }
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Inline(bytes) => bytes.len(),
+            Payload::Block(lease) => lease.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the head.
+    pub fn head_len(&self) -> usize {
+        match self {
+            Payload::Inline(bytes) => bytes.len(),
+            Payload::Block(lease) => lease.head(),
+        }
+    }
+
+    /// A private copy of the whole message.
+    pub fn to_vec(&self) -> Vec<u8> {
+        // SAFETY: a payload is `len` bytes long at `base`.
+        unsafe { copy(self.base(), self.len()) }
+    }
+}
+
+/// A private copy of `len` bytes.
+///
+/// # Safety
+/// They must be readable.
+unsafe fn copy(base: NonNull<u8>, len: usize) -> Vec<u8> {
+    let mut copy = Vec::with_capacity(len);
+    // SAFETY: the caller vouches for the source; the target is new and as long,
+    // and filled completely before its length is set.
+    unsafe {
+        std::ptr::copy_nonoverlapping(base.as_ptr(), copy.as_mut_ptr(), len);
+        copy.set_len(len);
+    }
+    copy
+}

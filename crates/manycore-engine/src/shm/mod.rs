@@ -1,0 +1,18 @@
+//! Memory that two processes see at once.
+//!
+//! `README.md` beside this file holds the protocols: every shared word, who may
+//! write it, and what happens if the writer dies between any two steps.
+
+#![allow(unsafe_code)]
+
+pub mod arena;
+pub mod doorbell;
+#[cfg(not(loom))]
+pub mod layout;
+#[cfg(not(loom))]
+pub mod message;
+pub mod queue;
+#[cfg(not(loom))]
+pub mod region;
+pub mod state;
+pub mod task;

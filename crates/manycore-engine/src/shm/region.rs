@@ -1,0 +1,327 @@
+//! One region: a mapping and typed views of what stands in it.
+//!
+//! # Why this file is unsafe
+//!
+//! It turns offsets of a mapping into references. The references lead to
+//! atomics and to [`Guarded`] cells only, which other processes may write while
+//! we borrow; payload bytes are handed out as raw pointers with a length. Every
+//! offset is computed by [`Shape::layout`] from numbers that are checked against
+//! the mapping's length once, at creation or attachment, and kept privately: a
+//! process that damages the header afterwards moves nothing under us.
+
+use super::arena::{Allocator, BlockRef, Label, Part, PartWords};
+use super::doorbell::Doorbell;
+use super::layout::{Header, Layout, MAGIC, Report, Seat, Shape};
+use super::queue::Queue;
+use super::task::Entry;
+use crate::error::{Error, Kind, Result};
+use crate::os::memory::{Mapping, total_memory};
+use crate::sync::{AtomicU32, Ordering};
+use std::mem::size_of;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Blocks from this size on give their memory back when too much is kept warm.
+const LARGE: u64 = 1 << 20;
+
+/// Address space for one part, where there is plenty.
+const PART_SIZE: u64 = 64 << 30;
+
+/// One mapping shared by a caller and its workers.
+#[derive(Debug)]
+pub struct Region {
+    mapping: Mapping,
+    file: OwnedFd,
+    shape: Shape,
+    layout: Layout,
+    /// Bytes of free large blocks that may stay warm.
+    keep_warm: u64,
+}
+
+impl Region {
+    /// A new region for `seats` workers and `entries` tasks in flight.
+    ///
+    /// Asks for a large address range, which costs nothing until it is written,
+    /// and for half of it again while the system refuses (a limit on address space).
+    pub fn create(seats: u32, entries: u32) -> Result<Region> {
+        let total = total_memory().max(1 << 30);
+        let parts = u64::from(seats) + 1;
+        // 2^46 bytes is half of what x86-64 gives a process.
+        let ceiling = ((1u64 << 45) / parts).max(1 << 26);
+        let mut part_size = PART_SIZE.max(total.next_power_of_two()).min(ceiling) & !4095;
+        loop {
+            let labels = (part_size / 4096).clamp(1 << 12, 1 << 18) as u32;
+            let shape = Shape { seats, entries, labels, part_size };
+            match Region::with_shape(shape) {
+                Err(error) if error.kind() == Kind::Os && part_size > 1 << 26 => part_size /= 2,
+                other => return other,
+            }
+        }
+    }
+
+    fn with_shape(shape: Shape) -> Result<Region> {
+        let layout = shape.layout()?;
+        let (file, mapping) = Mapping::create(layout.len)?;
+        let header = mapping.base().cast::<Header>();
+        // SAFETY: the mapping is at least a header long (`layout`), page aligned,
+        // and no other process has it yet. Everything else starts as zero bytes,
+        // which is a free entry, an empty seat and an empty part.
+        unsafe {
+            (&raw mut (*header.as_ptr()).shape).write(shape);
+            (&raw mut (*header.as_ptr()).magic).write(MAGIC);
+        }
+        Ok(Region { mapping, file, shape, layout, keep_warm: total_memory() / 16 })
+    }
+
+    /// Attaches to the region behind `file`, which another process created.
+    pub fn attach(file: OwnedFd) -> Result<Region> {
+        let mapping = Mapping::attach(&file)?;
+        if mapping.len() < size_of::<Header>() {
+            return Err(Error::corrupt("the region is shorter than its header"));
+        }
+        let header = mapping.base().cast::<Header>();
+        // SAFETY: the header lies inside the mapping (checked above); these two
+        // fields are written before the descriptor is shared and never again, and
+        // they are read as plain numbers, for which every bit pattern is a value.
+        let (magic, shape) =
+            unsafe { ((&raw const (*header.as_ptr()).magic).read(), (&raw const (*header.as_ptr()).shape).read()) };
+        if magic != MAGIC {
+            return Err(Error::corrupt("this is not a region of this build of manycore"));
+        }
+        let layout = shape.layout()?;
+        if layout.len != mapping.len() {
+            return Err(Error::corrupt("the region has not the length its header says"));
+        }
+        Ok(Region { mapping, file, shape, layout, keep_warm: total_memory() / 16 })
+    }
+
+    /// The memory file, to pass to another process.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// The numbers the region was built from.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: the mapping starts with a header (checked at creation and
+        // attachment) and lives as long as `self`. What others write there while
+        // we borrow are atomics; `magic` and `shape` are never written again.
+        unsafe { self.mapping.base().cast::<Header>().as_ref() }
+    }
+
+    /// `count` values of `T` at `offset`.
+    ///
+    /// Private: called with offsets of `self.layout` only, which were checked
+    /// against the mapping's length, and with types made of atomics and
+    /// `Guarded` cells, for which zero and every other bit pattern is a value.
+    fn table<T>(&self, offset: usize, count: usize) -> &[T] {
+        debug_assert!(offset + count * size_of::<T>() <= self.mapping.len());
+        // SAFETY: see above: in range, aligned by `layout`, shareable, and alive
+        // as long as the mapping, which `&self` borrows.
+        unsafe {
+            let first = self.mapping.base().as_ptr().add(offset).cast::<T>();
+            std::slice::from_raw_parts(first, count)
+        }
+    }
+
+    /// The words by which the processes wake each other.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.header().doorbell
+    }
+
+    /// The work queue over the task table.
+    pub fn queue(&self) -> Queue<'_> {
+        let count = self.shape.entries as usize;
+        let entries = self.table::<Entry>(self.layout.entries, count);
+        Queue::new(&self.header().queue, entries, self.table::<AtomicU32>(self.layout.ring, count))
+    }
+
+    /// Part `index` of the arena.
+    pub fn part(&self, index: usize) -> Result<Part<'_>> {
+        if index >= self.shape.parts() {
+            return Err(Error::corrupt(format_args!("there is no part {index}")));
+        }
+        let count = self.shape.labels as usize;
+        let words = &self.table::<PartWords>(self.layout.parts, self.shape.parts())[index];
+        let labels = self.table::<Label>(self.layout.labels + index * count * size_of::<Label>(), count);
+        Ok(Part::new(index, words, labels, self.shape.part_size))
+    }
+
+    /// The first byte of a held block, for as many bytes as its size, which is
+    /// at least `len`.
+    ///
+    /// A raw pointer on purpose: who may touch the bytes is decided by who holds
+    /// the block, and a damaged peer may write them at any time.
+    pub fn bytes(&self, block: BlockRef, len: u64) -> Result<NonNull<u8>> {
+        let (offset, size) = self.part(block.part())?.extent(block)?;
+        if len > size {
+            return Err(Error::corrupt(format_args!("a payload of {len} bytes in a block of {size}")));
+        }
+        let start = self.layout.payload + block.part() * self.shape.part_size as usize + offset as usize;
+        // SAFETY: `extent` checked that the block lies inside its part, and the
+        // layout that the part lies inside the mapping.
+        Ok(unsafe { self.mapping.base().add(start) })
+    }
+
+    /// A block of part `part` for `len` bytes, cut by `allocator`, the part's owner.
+    pub fn allocate(&self, allocator: &mut Allocator, part: usize, len: u64) -> Result<BlockRef> {
+        let block = allocator.allocate(self.part(part)?, len)?;
+        if len >= LARGE {
+            // Only an estimate of what is warm; it may wrap for a moment, never stay wrong for long.
+            let warm = &self.header().warm.0;
+            let size = len.next_power_of_two();
+            let _ = warm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(size)));
+        }
+        Ok(block)
+    }
+
+    /// Gives a block back to its part, from any process. Memory of large blocks
+    /// goes back to the kernel where enough of it is kept warm already.
+    pub fn give_back(&self, block: BlockRef) -> Result<()> {
+        let part = self.part(block.part())?;
+        let Ok((offset, size)) = part.extent(block) else { return Ok(()) };
+        if size >= LARGE {
+            let warm = self.header().warm.0.fetch_add(size, Ordering::Relaxed);
+            if warm.saturating_add(size) > self.keep_warm {
+                let start = self.layout.payload + block.part() * self.shape.part_size as usize + offset as usize;
+                self.mapping.discard(start, size as usize);
+                self.header().warm.0.fetch_sub(size, Ordering::Relaxed);
+            }
+        }
+        part.give_back(block)
+    }
+
+    /// Seat `seat` of a worker.
+    fn seat(&self, seat: u16) -> Result<&Seat> {
+        self.table::<Seat>(self.layout.seats, self.shape.seats as usize)
+            .get(usize::from(seat))
+            .ok_or_else(|| Error::corrupt(format_args!("there is no seat {seat}")))
+    }
+
+    /// The caller prepares `seat` for a worker about to start.
+    pub fn open_seat(&self, seat: u16) -> Result<()> {
+        self.seat(seat)?.phase.store(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// The worker in `seat` has started and takes tasks from now on.
+    pub fn seat_ready(&self, seat: u16) -> Result<()> {
+        self.seat(seat)?.phase.store(2, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the worker in `seat` got as far as taking tasks.
+    pub fn is_ready(&self, seat: u16) -> bool {
+        self.seat(seat).is_ok_and(|seat| seat.phase.load(Ordering::Acquire) == 2)
+    }
+
+    /// The worker in `seat` could not start; the held block `block` says why.
+    pub fn seat_failed(&self, seat: u16, block: BlockRef, len: u64, head: u64) -> Result<()> {
+        let seat = self.seat(seat)?;
+        // SAFETY: the phase is 1, so this worker alone writes the report; the
+        // caller reads it after the worker's end, and only in phase 3.
+        seat.report.with_mut(|report| unsafe { report.write(Report { block, len, head }) });
+        seat.phase.store(3, Ordering::Release);
+        Ok(())
+    }
+
+    /// What the worker that sat in `seat` said about its failed start: block,
+    /// length and length of the head.
+    pub fn failure(&self, seat: u16) -> Option<(BlockRef, u64, u64)> {
+        let seat = self.seat(seat).ok()?;
+        if seat.phase.load(Ordering::Acquire) != 3 {
+            return None;
+        }
+        // SAFETY: the worker wrote the report before phase 3 and is dead now.
+        let report = seat.report.with(|report| unsafe { report.read() });
+        Some((report.block, report.len, report.head))
+    }
+
+    /// Jobs below the given number are over.
+    pub fn set_oldest_job(&self, job: u64) {
+        self.header().oldest_job.0.store(job, Ordering::Relaxed);
+    }
+
+    /// The oldest job that may still run.
+    pub fn oldest_job(&self) -> u64 {
+        self.header().oldest_job.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A held block in the hands of one process; given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    region: Arc<Region>,
+    block: BlockRef,
+    base: NonNull<u8>,
+    len: usize,
+    head: usize,
+    /// A forked child inherits the value but not the block.
+    process: u32,
+}
+
+// SAFETY: a lease is an address range and the duty to give it back; the holder
+// decides who reads or writes the bytes, and `give_back` may run in any thread.
+unsafe impl Send for Lease {}
+// SAFETY: as above; `&Lease` gives out the address only.
+unsafe impl Sync for Lease {}
+
+impl Lease {
+    /// Takes charge of a held block with `len` bytes of payload, of which the
+    /// first `head` are the message's head.
+    pub fn new(region: &Arc<Region>, block: BlockRef, len: u64, head: u64) -> Result<Lease> {
+        let base = region.bytes(block, len)?;
+        let (len, head) = (len as usize, head as usize);
+        if head > len {
+            return Err(Error::corrupt("a message shorter than its head"));
+        }
+        Ok(Lease { region: Arc::clone(region), block, base, len, head, process: std::process::id() })
+    }
+
+    /// The first byte.
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Bytes of payload.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of the message's head.
+    pub fn head(&self) -> usize {
+        self.head
+    }
+
+    /// The block's name; the lease stays in charge.
+    pub fn block(&self) -> BlockRef {
+        self.block
+    }
+
+    /// Hands the block on: it is not given back when `self` goes.
+    pub fn pass_on(self) -> BlockRef {
+        let block = self.block;
+        let mut this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `this` is never used or dropped again, so the `Arc` is dropped once.
+        unsafe { std::ptr::drop_in_place(&raw mut this.region) };
+        block
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            // Fails only on a damaged region, where there is nothing to give back to.
+            let _ = self.region.give_back(self.block);
+        }
+    }
+}

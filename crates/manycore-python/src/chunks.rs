@@ -1,0 +1,104 @@
+//! How many items the next task of a map carries.
+//!
+//! With a chunk size from the caller: that many. Without one, chunks are sized
+//! by what tasks turn out to cost: small first, to learn; then as many items as
+//! take [`TARGET`], so that a million no-ops do not pay for a million tasks; and
+//! never more than a share of what is left, so that the workers finish together
+//! (guided self-scheduling, Polychronopoulos and Kuck 1987).
+
+/// Nanoseconds a chunk should take: fifty times what handing it over may cost.
+const TARGET: f64 = 1_000_000.0;
+
+/// How much a chunk may grow over the largest before it: the first measurements
+/// may lie.
+const GROWTH: usize = 8;
+
+/// Chunks in flight for each worker: one in hand and enough waiting that it does
+/// not run dry while the caller wakes up.
+const AHEAD: usize = 3;
+
+/// The sizes of one map's chunks.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    fixed: Option<usize>,
+    workers: usize,
+    largest: usize,
+    /// Nanoseconds an item takes, learned; and the slowest item seen lately.
+    item: Option<f64>,
+}
+
+impl Chunks {
+    /// Sizes for `workers` workers, all of `fixed` items where the caller says so.
+    pub(crate) fn new(fixed: Option<usize>, workers: usize) -> Chunks {
+        Chunks { fixed, workers: workers.max(1), largest: 0, item: None }
+    }
+
+    /// Items of the next chunk with `left` items to go and `in_flight` chunks of
+    /// this map unanswered; 0 means: wait for an outcome first.
+    pub(crate) fn next(&mut self, left: usize, in_flight: usize) -> usize {
+        if left == 0 {
+            return 0;
+        }
+        if let Some(fixed) = self.fixed {
+            return fixed.min(left).min(u32::MAX as usize);
+        }
+        if in_flight >= AHEAD * self.workers {
+            return 0;
+        }
+        let share = left.div_ceil(2 * self.workers);
+        let wanted = match self.item {
+            None if in_flight >= 2 * self.workers => return 0,
+            None => (left / (1024 * self.workers)).clamp(1, 64),
+            Some(item) => {
+                let wanted = (TARGET / item.max(1.0)) as usize;
+                wanted.clamp(1, self.largest.saturating_mul(GROWTH).max(1))
+            }
+        };
+        let size = wanted.min(share).min(left).max(1);
+        self.largest = self.largest.max(size);
+        size
+    }
+
+    /// A chunk of `items` took `elapsed` nanoseconds.
+    pub(crate) fn learn(&mut self, items: usize, elapsed: u64) {
+        if items == 0 || elapsed == 0 {
+            return;
+        }
+        let now = elapsed as f64 / items as f64;
+        // A slow chunk counts at once, a quick one only slowly: too small a chunk
+        // costs microseconds, too large a one leaves a worker alone at the end.
+        self.item = Some(self.item.map_or(now, |item| if now > item { now } else { 0.5 * (item + now) }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_dealt_once_and_the_end_is_fine_grained() {
+        let mut chunks = Chunks::new(None, 2);
+        let (mut left, mut last) = (200_000, 0);
+        while left > 0 {
+            last = chunks.next(left, 0);
+            assert!(last > 0 && last <= left);
+            chunks.learn(last, last as u64 * 300);
+            left -= last;
+        }
+        assert_eq!(last, 1);
+    }
+
+    #[test]
+    fn slow_items_go_one_by_one() {
+        let mut chunks = Chunks::new(None, 2);
+        assert_eq!(chunks.next(200, 0), 1);
+        chunks.learn(1, 10_000_000);
+        assert_eq!(chunks.next(199, 1), 1);
+    }
+
+    #[test]
+    fn a_fixed_size_is_kept_to() {
+        let mut chunks = Chunks::new(Some(7), 2);
+        assert_eq!((chunks.next(20, 100), chunks.next(6, 100), chunks.next(0, 0)), (7, 6, 0));
+    }
+}

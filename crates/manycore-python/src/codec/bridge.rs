@@ -1,0 +1,49 @@
+//! Between the codec's messages and the engine's.
+//!
+//! # Why this file is unsafe
+//!
+//! The engine takes segments as raw runs of bytes; that they stay in place is
+//! the encoder's promise, which this file passes on.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use manycore_engine::pool::{self, Message, Payload};
+
+use super::encode::Encoder;
+use super::incoming::Incoming;
+
+impl Encoder {
+    /// Runs `send` on the message last encoded.
+    pub(crate) fn with_message<R>(&self, send: impl FnOnce(Message<'_>) -> R) -> R {
+        if self.segments().is_empty() {
+            return send(Message::of(self.head()));
+        }
+        let segments: Vec<pool::Segment> = self
+            .segments()
+            .iter()
+            // SAFETY: the encoder holds what the bytes belong to until it is used
+            // again or cleared, and it is borrowed while `send` runs.
+            .map(|segment| unsafe { pool::Segment::new(segment.ptr, segment.len) })
+            .collect();
+        send(Message { head: self.head(), segments: &segments })
+    }
+}
+
+impl Incoming {
+    /// What the engine received. The payload must outlive the decoding; a view of
+    /// a block keeps the block by itself.
+    pub(crate) fn of(payload: &Payload) -> Incoming {
+        let owner = match payload {
+            Payload::Inline(_) => None,
+            Payload::Block(lease) => Some(Arc::clone(lease) as _),
+        };
+        Incoming { ptr: payload.base().as_ptr(), head_len: payload.head_len(), len: payload.len(), owner }
+    }
+
+    /// A private copy of a message, which views may keep.
+    pub(crate) fn of_copy(bytes: Vec<u8>, head_len: usize) -> Incoming {
+        let bytes = Arc::new(bytes);
+        Incoming { ptr: bytes.as_ptr().cast_mut(), head_len, len: bytes.len(), owner: Some(bytes) }
+    }
+}

@@ -1,0 +1,241 @@
+//! What a received message can be read as: a value, the items of a list one by
+//! one, the arguments of a call.
+//!
+//! # Why this file is unsafe
+//!
+//! `Incoming` is where an address from the engine enters the codec, and
+//! references that the decoder counted by hand leave it as safe objects.
+#![allow(unsafe_code)]
+
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi::{self, Py_ssize_t};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use super::access::Owned;
+use super::decode::{CollectorPaused, Decoder, Fault};
+use super::format::{self, NATIVE, NATIVE_CALL, PICKLED, PICKLED_APART, tag};
+use super::pickle;
+use crate::buffer::{Owner, View};
+
+/// One received message.
+///
+/// Whoever makes one promises: `len` bytes at `ptr` can be read and written for as
+/// long as `owner` lives (without an owner: as long as this lives), and are this
+/// message's alone. What they say is not believed.
+pub(crate) struct Incoming {
+    pub(crate) ptr: *mut u8,
+    /// How many of the bytes are the head.
+    pub(crate) head_len: usize,
+    pub(crate) len: usize,
+    /// Without one, large buffers are copied out.
+    pub(crate) owner: Option<Owner>,
+}
+
+/// The value of a message.
+pub(crate) fn decode<'py>(py: Python<'py>, incoming: &Incoming) -> PyResult<Bound<'py, PyAny>> {
+    let (mut decoder, kind) = open(py, incoming)?;
+    match kind {
+        NATIVE => {
+            let _paused = CollectorPaused::while_native(py);
+            let value = decoder.value(0, 0).map_err(|fault| fault.into_error(py))?;
+            decoder.finish().map_err(|fault| fault.into_error(py))?;
+            Ok(bound(py, value))
+        }
+        PICKLED | PICKLED_APART => unpickle(py, incoming, decoder, kind),
+        _ => Err(Fault::Tag.into_error(py)),
+    }
+}
+
+/// The arguments of a call, ready for `f(*args, **kwargs)`.
+pub(crate) fn decode_call<'py>(
+    py: Python<'py>,
+    incoming: &Incoming,
+) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
+    let (mut decoder, kind) = open(py, incoming)?;
+    let (args, kwargs) = match kind {
+        NATIVE_CALL => {
+            let _paused = CollectorPaused::while_native(py);
+            let mut next = |owed| decoder.value(0, owed).map(|value| bound(py, value));
+            let args = next(1).map_err(|fault| fault.into_error(py))?;
+            let kwargs = next(0).map_err(|fault| fault.into_error(py))?;
+            decoder.finish().map_err(|fault| fault.into_error(py))?;
+            (args, kwargs)
+        }
+        PICKLED | PICKLED_APART => unpickle(py, incoming, decoder, kind)?.extract()?,
+        _ => return Err(Fault::Tag.into_error(py)),
+    };
+    let args = args.cast_into::<PyTuple>().map_err(|_| corrupt("arguments that are no tuple"))?;
+    if kwargs.is_none() {
+        return Ok((args, None));
+    }
+    let kwargs = kwargs.cast_into::<PyDict>().map_err(|_| corrupt("keywords that are no dict"))?;
+    Ok((args, Some(kwargs)))
+}
+
+/// A list message, straight into `list[start..start + n]`.
+pub(crate) fn decode_into(
+    py: Python<'_>,
+    incoming: &Incoming,
+    list: &Bound<'_, PyList>,
+    start: usize,
+    n: usize,
+) -> PyResult<()> {
+    let mut items = Items::new(py, incoming)?;
+    if items.len() != n || start.checked_add(n).is_none_or(|end| end > list.len()) {
+        return Err(corrupt("another number of items than asked for"));
+    }
+    let _paused = CollectorPaused::while_native(py);
+    let mut index = start;
+    while let Some(item) = items.next(py) {
+        list.set_item(index, item?)?;
+        index += 1;
+    }
+    Ok(())
+}
+
+/// The items of a list message, decoded one at a time: the caller uses one and
+/// drops it while its memory is still warm. Objects shared between items are
+/// shared all the same.
+pub(crate) struct Items<'a> {
+    source: Source<'a>,
+    len: usize,
+    at: usize,
+}
+
+enum Source<'a> {
+    Native { decoder: Decoder, _incoming: &'a Incoming },
+    Loaded(Py<PyList>),
+}
+
+impl<'a> Items<'a> {
+    pub(crate) fn new(py: Python<'_>, incoming: &'a Incoming) -> PyResult<Self> {
+        let (mut decoder, kind) = open(py, incoming)?;
+        if kind == NATIVE {
+            // A list that something in it refers to has another tag, and has to
+            // exist before its items.
+            let mut streamed = || -> Result<Option<usize>, Fault> {
+                if decoder.peek() != Some(tag::LIST) {
+                    return Ok(None);
+                }
+                decoder.byte()?;
+                decoder.count(0, 1).map(Some)
+            };
+            if let Some(len) = streamed().map_err(|fault| fault.into_error(py))? {
+                if len == 0 {
+                    decoder.finish().map_err(|fault| fault.into_error(py))?;
+                }
+                return Ok(Self { source: Source::Native { decoder, _incoming: incoming }, len, at: 0 });
+            }
+        }
+        drop(decoder);
+        let list = decode(py, incoming)?.cast_into::<PyList>().map_err(|_| corrupt("not a list"))?;
+        Ok(Self { len: list.len(), at: 0, source: Source::Loaded(list.unbind()) })
+    }
+
+    /// How many there were at first.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn next<'py>(&mut self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
+        if self.at == self.len {
+            return None;
+        }
+        self.at += 1;
+        match &mut self.source {
+            Source::Loaded(list) => Some(list.bind(py).get_item(self.at - 1)),
+            Source::Native { decoder, .. } => {
+                let _paused = CollectorPaused::while_native(py);
+                let mut item = decoder.value(1, self.len - self.at);
+                if self.at == self.len && item.is_ok() {
+                    item = decoder.finish().and(item);
+                }
+                Some(match item {
+                    Ok(item) => Ok(bound(py, item)),
+                    Err(fault) => {
+                        self.at = self.len;
+                        Err(fault.into_error(py))
+                    }
+                })
+            }
+        }
+    }
+}
+
+fn open(py: Python<'_>, incoming: &Incoming) -> PyResult<(Decoder, u8)> {
+    // SAFETY: `Incoming` promises its memory, and no decoder outlives the borrow.
+    let decoder = unsafe { Decoder::new(py, incoming) };
+    decoder
+        .and_then(|mut decoder| {
+            let kind = decoder.byte()?;
+            Ok((decoder, kind))
+        })
+        .map_err(|fault| fault.into_error(py))
+}
+
+#[inline]
+fn bound(py: Python<'_>, object: Owned) -> Bound<'_, PyAny> {
+    // SAFETY: a reference of ours, handed over.
+    unsafe { Bound::from_owned_ptr(py, object.into_ptr()) }
+}
+
+#[cold]
+fn corrupt(what: &str) -> PyErr {
+    PyValueError::new_err(format!("corrupt message: {what}"))
+}
+
+/// Segments that together have fewer bytes are copied out, so that the block goes
+/// back at once instead of being held by a few small arrays.
+const COPY_ALL: usize = 64 * 1024;
+/// A view of fewer bytes costs more than their copy.
+const COPY_ONE: usize = 2 * 1024;
+
+fn unpickle<'py>(
+    py: Python<'py>,
+    incoming: &Incoming,
+    mut decoder: Decoder,
+    kind: u8,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut layout = || -> Result<_, Fault> {
+        let count = decoder.count(0, 1)?;
+        let mut pieces = Vec::with_capacity(count);
+        for _ in 0..count {
+            let len = decoder.varint()?;
+            pieces.push((decoder.segment(len)?, len));
+        }
+        let stream = match kind {
+            PICKLED => decoder.rest(),
+            _ if pieces.is_empty() => return Err(Fault::Segment),
+            _ => pieces.remove(0),
+        };
+        Ok((stream, pieces))
+    };
+    let (stream, pieces) = layout().map_err(|fault| fault.into_error(py))?;
+    let mut buffers = None;
+    if !pieces.is_empty() {
+        let total: usize = pieces.iter().map(|(_, len)| len).sum();
+        let list = PyList::empty(py);
+        for (ptr, len) in pieces {
+            let owner = incoming.owner.as_ref().filter(|_| total >= COPY_ALL && len >= COPY_ONE);
+            // SAFETY: the piece lies within the message, which is readable, and
+            // writable and ours alone as long as the owner lives.
+            let buffer = unsafe {
+                let object = match owner {
+                    None => ffi::PyByteArray_FromStringAndSize(ptr.cast(), len as Py_ssize_t),
+                    Some(owner) => {
+                        let view = Bound::new(py, View::new(ptr, len, owner.clone()))?;
+                        ffi::PyMemoryView_FromObject(view.as_ptr())
+                    }
+                };
+                Bound::from_owned_ptr_or_err(py, object)?
+            };
+            list.append(buffer)?;
+        }
+        buffers = Some(list);
+    }
+    // Small pickles are not worth the collector's notice.
+    let _paused = (stream.1 >= format::APART).then(|| CollectorPaused::new(py));
+    // SAFETY: the stream lies within the message, which outlives this call.
+    unsafe { pickle::load(py, stream.0, stream.1, buffers) }
+}

@@ -1,0 +1,22 @@
+//! Messages: what travels between two interpreters.
+//!
+//! `Encoder` turns objects into a head and segments, `decode` and its kin turn
+//! them back. The contract is pickle's: whatever `pickle.loads(pickle.dumps(x))`
+//! gives, in value, in exact type and in which objects are the same object, this
+//! gives too. Plain data takes our own path because it is some ten times faster;
+//! everything else is pickle's. See `format.rs` for the bytes.
+
+mod access;
+mod bridge;
+mod decode;
+mod encode;
+mod format;
+mod incoming;
+mod memo;
+mod pickle;
+pub(crate) mod python;
+pub(crate) mod bench;
+
+pub(crate) use encode::{Encoder, Segment};
+pub(crate) use incoming::{Incoming, Items, decode, decode_call, decode_into};
+pub(crate) use pickle::set_extra_reducers;

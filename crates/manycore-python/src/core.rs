@@ -1,0 +1,435 @@
+//! `Core`: a pool as the written half holds it, and the road of one task into it.
+
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use manycore_engine::pool::{Function, Job, Pool, Room, Woken, Work};
+use manycore_engine::sync::{AtomicU32, Ordering};
+use manycore_engine::{Kind, Result};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyFunction, PyModule, PyTuple, PyType};
+
+use crate::buffer;
+use crate::codec::Encoder;
+use crate::feed::Feeds;
+use crate::chunks::Chunks;
+use crate::imap::IMapIterator;
+use crate::map::Map;
+use crate::result::{ApplyResult, Call, Kindred};
+use crate::worker::mode;
+use crate::{gate, hooks};
+
+/// How many functions of modules are kept in shared memory.
+const FUNCTIONS: usize = 256;
+
+/// A pool of workers, seen from the process that gives them work.
+#[pyclass(frozen, module = "manycore._engine")]
+pub(crate) struct Core {
+    pool: Arc<Pool>,
+    /// Called with a seat when its worker has ended: buries it, starts another.
+    on_exit: Py<PyAny>,
+    functions: Mutex<HashMap<usize, (Py<PyAny>, Arc<Function>)>>,
+    encoders: Mutex<Vec<Encoder>>,
+    pub(crate) feeds: Feeds,
+    /// No job is accepted any more; once every feed is dry, workers may go.
+    closing: AtomicU32,
+    /// The keeper must end.
+    stopped: AtomicU32,
+}
+
+/// A lock whose holder cannot leave it half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// When a wait of `timeout` seconds must end; None or endless: never.
+pub(crate) fn deadline(timeout: Option<f64>) -> Option<Instant> {
+    let seconds = Duration::try_from_secs_f64(timeout?.max(0.0)).ok()?;
+    Instant::now().checked_add(seconds)
+}
+
+#[pymethods]
+impl Core {
+    /// A pool with `seats` empty seats. `on_exit(seat)` is called, by whichever
+    /// thread notices, when the worker in a seat has ended.
+    #[new]
+    fn new(seats: u16, on_exit: Py<PyAny>) -> PyResult<Core> {
+        Ok(Core {
+            pool: Pool::new(seats).map_err(gate::raise)?,
+            on_exit,
+            functions: Mutex::default(),
+            encoders: Mutex::default(),
+            feeds: Feeds::default(),
+            closing: AtomicU32::new(0),
+            stopped: AtomicU32::new(0),
+        })
+    }
+
+    /// The descriptors a worker that is not forked needs: memory and bell.
+    fn handles(&self) -> (i32, i32) {
+        (self.pool.region().file().as_raw_fd(), self.pool.bell().as_raw_fd())
+    }
+
+    /// Takes an empty seat for a worker about to start.
+    fn take_seat(&self) -> PyResult<u16> {
+        self.pool.take_seat().map_err(gate::raise)
+    }
+
+    /// The worker for `seat` could not be started.
+    fn leave_seat(&self, seat: u16) {
+        self.pool.leave_seat(seat);
+    }
+
+    /// Process `pid` sits in `seat`; `pidfd`, which stays the caller's, tells its end.
+    fn enlist(&self, seat: u16, pid: u32, pidfd: i32) -> PyResult<()> {
+        let pidfd = buffer::duplicate(pidfd)?;
+        self.pool.enlist(seat, pid, pidfd).map_err(gate::raise)
+    }
+
+    /// The worker in `seat` ended with `exitcode` (as Process.exitcode, None if
+    /// nobody knows). Answers its tasks; says whether another may be started.
+    #[pyo3(signature = (seat, exitcode))]
+    fn bury(&self, seat: u16, exitcode: Option<i32>) -> PyResult<bool> {
+        self.pool.bury(seat, hooks::exit_of(exitcode)).map_err(gate::raise)
+    }
+
+    /// Tasks in flight: submitted and not answered.
+    #[getter]
+    fn in_flight(&self) -> usize {
+        self.pool.in_flight()
+    }
+
+    /// Whether tasks wait that no worker has claimed.
+    #[getter]
+    fn has_waiting(&self) -> bool {
+        self.pool.has_waiting() || !self.feeds.is_dry()
+    }
+
+    /// Whether no task will be answered any more.
+    #[getter]
+    fn is_broken(&self) -> bool {
+        self.pool.broken().is_some()
+    }
+
+    /// No job is accepted any more. Workers end when those accepted are done.
+    fn close(&self) {
+        self.closing.store(1, Ordering::Relaxed);
+        self.close_if_dry();
+    }
+
+    /// Answers every open task with ProcessError and lets idle workers go.
+    fn terminate(&self, py: Python<'_>) -> PyResult<()> {
+        self.closing.store(1, Ordering::Relaxed);
+        py.detach(|| self.pool.terminate()).map_err(gate::raise)?;
+        self.feeds.abort(py, self);
+        Ok(())
+    }
+
+    /// Waits until every job accepted so far is fed and answered. For a closed
+    /// pool; nobody may be left to take results, so none is waited for.
+    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+        self.feeds.open_windows();
+        loop {
+            let seen = self.pool.events();
+            self.pump(py)?;
+            if self.feeds.is_dry() && self.pool.in_flight() == 0 {
+                return Ok(());
+            }
+            self.wait(py, || self.pool.wait_for_event(seen, None))?;
+        }
+    }
+
+    /// Looks for workers that have ended; with a `timeout` in seconds, sleeps
+    /// until one does.
+    #[pyo3(signature = (timeout=0.0))]
+    fn watch(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let seen = self.pool.events();
+        let until = deadline(timeout);
+        match self.wait(py, || self.pool.wait_for_event(seen, until)) {
+            Err(error) if hooks::is_timeout(py, &error) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The keeper's loop: does what nobody waits for, until the pool is stopped.
+    fn keep(&self, py: Python<'_>) -> PyResult<()> {
+        while self.stopped.load(Ordering::Relaxed) == 0 {
+            let seen = self.pool.events();
+            for key in self.pool.take_news() {
+                self.feeds.serve(py, self, key);
+            }
+            self.feeds.serve_failed(py, self);
+            self.pump(py)?;
+            let hungry = (!self.feeds.is_dry()).then_some(seen);
+            let awake = hungry.is_some() || self.feeds.has_kept();
+            self.wait(py, || if awake { self.pool.wait_as_keeper(hungry) } else { self.pool.doze() })?;
+        }
+        Ok(())
+    }
+
+    /// Ends the keeper, whatever it waits for.
+    fn stop(&self) {
+        self.stopped.store(1, Ordering::Relaxed);
+        self.pool.wake_keeper();
+        self.pool.nudge();
+    }
+
+    /// Submits `function(*args, **kwargs)`; `owner` is kept alive until it is answered.
+    #[pyo3(signature = (owner, function, args, kwargs=None, callback=None, error_callback=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn apply_async(
+        slf: &Bound<'_, Self>,
+        owner: Py<PyAny>,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+        callback: Option<Py<PyAny>>,
+        error_callback: Option<Py<PyAny>>,
+    ) -> PyResult<Py<ApplyResult>> {
+        let call = Call::new(slf.get(), function, args, kwargs, callback.is_some() || error_callback.is_some());
+        ApplyResult::start(slf, owner, Kindred::Call(call), callback, error_callback)
+    }
+
+    /// Runs `function` over `items` in workers and returns the list of results.
+    #[pyo3(signature = (function, items, starred, workers, chunksize=None))]
+    fn map(
+        &self,
+        py: Python<'_>,
+        function: &Bound<'_, PyAny>,
+        items: Bound<'_, PyAny>,
+        starred: bool,
+        workers: usize,
+        chunksize: Option<usize>,
+    ) -> PyResult<Py<PyAny>> {
+        let map = Map::new(self, function, items, starred, Chunks::new(chunksize, workers), false);
+        loop {
+            let seen = self.pool.events();
+            match map.advance(py, self) {
+                Some(outcome) => return outcome,
+                None => map.wait(py, self, seen, None)?,
+            }
+        }
+    }
+
+    /// Starts a map; see `apply_async` and `map`.
+    #[pyo3(signature = (owner, function, items, starred, workers, chunksize=None, callback=None, error_callback=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn map_async(
+        slf: &Bound<'_, Self>,
+        owner: Py<PyAny>,
+        function: &Bound<'_, PyAny>,
+        items: Bound<'_, PyAny>,
+        starred: bool,
+        workers: usize,
+        chunksize: Option<usize>,
+        callback: Option<Py<PyAny>>,
+        error_callback: Option<Py<PyAny>>,
+    ) -> PyResult<Py<ApplyResult>> {
+        let kept = callback.is_some() || error_callback.is_some();
+        let map = Map::new(slf.get(), function, items, starred, Chunks::new(chunksize, workers), kept);
+        ApplyResult::start(slf, owner, Kindred::Map(map), callback, error_callback)
+    }
+
+    /// Starts a lazy map over the iterator `source`; one `threaded` is fed from a
+    /// thread that runs `IMapIterator.feed`.
+    #[allow(clippy::too_many_arguments)]
+    fn imap(
+        slf: &Bound<'_, Self>,
+        owner: Py<PyAny>,
+        function: &Bound<'_, PyAny>,
+        source: &Bound<'_, PyAny>,
+        ordered: bool,
+        chunksize: usize,
+        window: usize,
+        threaded: bool,
+    ) -> PyResult<Py<IMapIterator>> {
+        IMapIterator::start(slf, owner, function, source, ordered, chunksize, window, threaded)
+    }
+
+    /// Runs `function(*args, **kwargs)` in a worker and returns what it returns.
+    #[pyo3(signature = (function, args, kwargs=None))]
+    fn apply<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let job = self.pool.open_job(false);
+        while !self.submit_call(py, &job, function, args, kwargs)? {
+            self.wait(py, || self.pool.wait_for_room(None))?;
+        }
+        let mut outcomes = std::collections::VecDeque::new();
+        loop {
+            self.wait(py, || self.pool.wait_for(job.key(), None))?;
+            job.take(&mut outcomes);
+            if let Some(outcome) = outcomes.pop_front() {
+                return crate::result::value_of(py, outcome.answer, || name_of(function));
+            }
+        }
+    }
+}
+
+/// The name of a function for a message about its task.
+pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> String {
+    let name = function.getattr("__qualname__").and_then(|name| name.extract::<String>());
+    name.or_else(|_| function.repr().map(|text| text.to_string())).unwrap_or_else(|_| "a task".to_owned())
+}
+
+impl Core {
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Waits by `call`, burying workers meanwhile, until it says Ready once.
+    pub(crate) fn wait(&self, py: Python<'_>, call: impl Fn() -> Result<Woken> + Send + Sync) -> PyResult<()> {
+        while gate::enter(py, &call)? == Woken::Exits {
+            self.bury_exited(py)?;
+        }
+        Ok(())
+    }
+
+    fn bury_exited(&self, py: Python<'_>) -> PyResult<()> {
+        for seat in self.pool.take_exited() {
+            self.on_exit.call1(py, (seat,))?;
+        }
+        Ok(())
+    }
+
+    /// Collects what workers have finished; does not sleep.
+    pub(crate) fn collect(&self) -> PyResult<()> {
+        self.pool.collect().map_err(gate::raise)
+    }
+
+    /// Looks, without sleeping, for workers that have ended.
+    pub(crate) fn look_around(&self, py: Python<'_>) -> PyResult<()> {
+        if self.pool.look_for_exits().map_err(gate::raise)? {
+            self.bury_exited(py)?;
+        }
+        Ok(())
+    }
+
+    /// Submits from every feed what there is room for.
+    pub(crate) fn pump(&self, py: Python<'_>) -> PyResult<()> {
+        self.feeds.pump(py, self);
+        if self.closing.load(Ordering::Relaxed) != 0 {
+            self.close_if_dry();
+        }
+        Ok(())
+    }
+
+    fn close_if_dry(&self) {
+        if self.feeds.is_dry() {
+            self.pool.close();
+        }
+    }
+
+    /// Why a task cannot be submitted any more.
+    pub(crate) fn closed_error(&self, py: Python<'_>, task: impl FnOnce() -> String) -> PyErr {
+        match self.pool.broken() {
+            Some(loss) => hooks::lost(py, &loss, task),
+            None => PyValueError::new_err("Pool not running"),
+        }
+    }
+
+    pub(crate) fn take_encoder(&self) -> Encoder {
+        lock(&self.encoders).pop().unwrap_or_else(Encoder::new)
+    }
+
+    pub(crate) fn return_encoder(&self, mut encoder: Encoder) {
+        encoder.clear();
+        lock(&self.encoders).push(encoder);
+    }
+
+    /// `function` in shared memory. One of a module always pickles to the same
+    /// name, so it is placed once for the life of the pool; anything else may have
+    /// changed since the last job and is placed anew.
+    pub(crate) fn function(&self, function: &Bound<'_, PyAny>) -> PyResult<Arc<Function>> {
+        let address = function.as_ptr() as usize;
+        if let Some((_, known)) = lock(&self.functions).get(&address) {
+            return Ok(Arc::clone(known));
+        }
+        let lasting = is_lasting(function);
+        let mut encoder = self.take_encoder();
+        let placed = encoder
+            .encode_pickled(function)
+            .and_then(|()| encoder.with_message(|message| self.pool.function(message, lasting)).map_err(gate::raise));
+        self.return_encoder(encoder);
+        let placed = placed?;
+        if lasting {
+            let mut functions = lock(&self.functions);
+            if functions.len() >= FUNCTIONS {
+                functions.clear();
+            }
+            functions.insert(address, (function.clone().unbind(), Arc::clone(&placed)));
+        }
+        Ok(placed)
+    }
+
+    /// Submits one call. False when there is no room; nothing has happened then.
+    pub(crate) fn submit_call(
+        &self,
+        py: Python<'_>,
+        job: &Job,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<bool> {
+        if self.pool.room().map_err(gate::raise)? == Room::No {
+            return Ok(false);
+        }
+        let placed = self.function(function)?;
+        let mut encoder = self.take_encoder();
+        let sent = encoder.encode_call(args, kwargs).and_then(|()| {
+            self.send(py, &encoder, job, 0, mode::CALL, &placed, || name_of(function))
+        });
+        self.return_encoder(encoder);
+        sent
+    }
+
+    /// Submits the message in `encoder` as task `index` of `job`.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn send(
+        &self,
+        py: Python<'_>,
+        encoder: &Encoder,
+        job: &Job,
+        index: u64,
+        mode: u32,
+        function: &Arc<Function>,
+        task: impl FnOnce() -> String,
+    ) -> PyResult<bool> {
+        let sent = encoder.with_message(|message| {
+            let work = Work { index, mode, function, message };
+            self.pool.submit(job, work)
+        });
+        match sent {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == Kind::Closed => Err(self.closed_error(py, task)),
+            Err(error) => Err(gate::raise(error)),
+        }
+    }
+
+}
+
+/// Whether pickle writes `function` as a name that never changes.
+fn is_lasting(function: &Bound<'_, PyAny>) -> bool {
+    if function.is_exact_instance_of::<PyFunction>() {
+        return true;
+    }
+    if function.is_exact_instance_of::<PyCFunction>() {
+        let owner = function.getattr("__self__");
+        return owner.is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>());
+    }
+    function.is_instance_of::<PyType>() && function.get_type().is(function.py().get_type::<PyType>())
+}
+
+/// How many processors this process may use: its affinity, cut down by the CPU
+/// quotas of its control groups.
+#[pyfunction]
+pub(crate) fn usable_cpu_count() -> usize {
+    manycore_engine::os::cpus::usable()
+}

@@ -1,0 +1,97 @@
+//! What the compiled half asks of the written half: exceptions, and how they travel.
+
+use manycore_engine::pool::{Exit, Loss, Payload};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::codec::{self, Incoming};
+
+/// The module `manycore._remote`, imported when first needed.
+fn remote(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static REMOTE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    Ok(REMOTE.get_or_try_init(py, || py.import("manycore._remote").map(Bound::unbind))?.bind(py))
+}
+
+/// An exception object as the error it is.
+fn error(value: Bound<'_, PyAny>) -> PyErr {
+    PyErr::from_value(value)
+}
+
+/// `manycore.TimeoutError`.
+pub(crate) fn timeout_error(message: String) -> PyErr {
+    Python::attach(|py| match remote(py).and_then(|remote| remote.getattr("TimeoutError")?.call1((message,))) {
+        Ok(value) => error(value),
+        Err(failure) => failure,
+    })
+}
+
+/// Whether `error` is what [`timeout_error`] makes.
+pub(crate) fn is_timeout(py: Python<'_>, error: &PyErr) -> bool {
+    remote(py)
+        .and_then(|remote| remote.getattr("TimeoutError"))
+        .is_ok_and(|class| error.value(py).is_instance(&class).unwrap_or(false))
+}
+
+/// `manycore.pool.MaybeEncodingError` for a `value` that `reason` kept from travelling.
+pub(crate) fn encoding_error(py: Python<'_>, reason: &PyErr, value: &Bound<'_, PyAny>) -> PyErr {
+    match remote(py).and_then(|remote| remote.getattr("encoding_error")?.call1((reason.value(py), value))) {
+        Ok(value) => error(value),
+        Err(failure) => failure,
+    }
+}
+
+/// What a worker sends for an exception: plain data that always decodes.
+pub(crate) fn describe<'py>(py: Python<'py>, exception: &PyErr) -> PyResult<Bound<'py, PyAny>> {
+    remote(py)?.getattr("describe")?.call1((exception.value(py),))
+}
+
+/// The exception behind what [`describe`] made, as the caller sees it.
+pub(crate) fn raised(py: Python<'_>, payload: &Payload) -> PyErr {
+    let rebuilt = codec::decode(py, &Incoming::of(payload))
+        .and_then(|parts| remote(py)?.getattr("rebuild")?.call1((parts,)));
+    match rebuilt {
+        Ok(value) => error(value),
+        Err(failure) => failure,
+    }
+}
+
+/// The exception for a task that no worker will answer; `task` says which.
+pub(crate) fn lost(py: Python<'_>, loss: &Loss, task: impl FnOnce() -> String) -> PyErr {
+    let made = match loss {
+        Loss::Worker { pid, exit } => remote(py)
+            .and_then(|remote| remote.getattr("worker_lost")?.call1((*pid, exit_code(*exit), task()))),
+        Loss::Start { report: Some(report), .. } => return raised(py, report),
+        Loss::Start { pid, exit, report: None } => {
+            remote(py).and_then(|remote| remote.getattr("start_lost")?.call1((*pid, exit_code(*exit))))
+        }
+        Loss::Terminated => remote(py).and_then(|remote| remote.getattr("terminated")?.call1((task(),))),
+    };
+    match made {
+        Ok(value) => error(value),
+        Err(failure) => failure,
+    }
+}
+
+/// An exit as Python counts: minus the signal's number, or None.
+fn exit_code(exit: Exit) -> Option<i32> {
+    match exit {
+        Exit::Code(code) => Some(code),
+        Exit::Signal(signal) => Some(-signal),
+        Exit::Unknown => None,
+    }
+}
+
+/// The other way round.
+pub(crate) fn exit_of(code: Option<i32>) -> Exit {
+    match code {
+        None => Exit::Unknown,
+        Some(code) if code < 0 => Exit::Signal(code.checked_neg().unwrap_or(0)),
+        Some(code) => Exit::Code(code),
+    }
+}
+
+/// An error for a state that only a bug can reach.
+pub(crate) fn bug(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("this should never happen, please report it: {what}"))
+}

@@ -1,0 +1,427 @@
+//! A lazy map: input is consumed as results are taken, within a window.
+//!
+//! An iterator that cannot block (over a list, a range) is pulled by whoever takes
+//! results. Any other is pulled by a thread of its own: it may wait for
+//! something that only happens when results are taken, and pulling it from the
+//! same thread would never end.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use manycore_engine::pool::{Answer, Function, Job, Room};
+use manycore_engine::sync::{AtomicU32, Ordering};
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList};
+
+use crate::core::{Core, deadline, lock, name_of};
+use crate::feed::Feed;
+use crate::result::value_of;
+use crate::worker::mode;
+use crate::{gate, hooks};
+
+/// A feeding thread looks this often whether the pool has ended.
+const LOOK_AROUND: Duration = Duration::from_millis(50);
+
+/// The half of a lazy map that submits; outlives the iterator.
+pub(crate) struct Lazy {
+    job: Job,
+    function: Py<PyAny>,
+    chunksize: usize,
+    threaded: bool,
+    input: Mutex<Input>,
+    /// Chunks submitted whose results were not taken yet.
+    open: Mutex<usize>,
+    window: Mutex<usize>,
+    /// A result was taken, or the window has changed.
+    moved: Condvar,
+    /// 1 once nothing more will be submitted.
+    dry: AtomicU32,
+}
+
+struct Input {
+    /// Gone when exhausted, and while a thread pulls from it.
+    source: Option<Py<PyIterator>>,
+    placed: Option<Arc<Function>>,
+    /// Pulled and not submitted for lack of room.
+    chunk: Option<Py<PyList>>,
+    submitted: u64,
+    /// What ended the input before its time.
+    failure: Option<PyErr>,
+    aborted: bool,
+}
+
+enum Fed {
+    /// A chunk was submitted.
+    One,
+    /// The window is full, or there is no room.
+    Later,
+    /// There is no more input.
+    Never,
+}
+
+impl Lazy {
+    pub(crate) fn open_window(&self) {
+        *lock(&self.window) = usize::MAX;
+        self.moved.notify_all();
+    }
+
+    fn is_dry(&self) -> bool {
+        self.dry.load(Ordering::Acquire) != 0
+    }
+
+    fn window_is_full(&self) -> bool {
+        *lock(&self.open) >= *lock(&self.window)
+    }
+
+    /// Submits what the window and the pool have room for, from an input that
+    /// cannot block. True: nothing is left.
+    pub(crate) fn feed(&self, py: Python<'_>, core: &Core) -> bool {
+        while !self.threaded && !self.is_dry() {
+            match self.feed_one(py, core) {
+                Fed::One => {}
+                Fed::Later => break,
+                Fed::Never => self.finish(core),
+            }
+        }
+        self.is_dry()
+    }
+
+    fn finish(&self, core: &Core) {
+        self.dry.store(1, Ordering::Release);
+        core.pool().nudge();
+    }
+
+    fn feed_one(&self, py: Python<'_>, core: &Core) -> Fed {
+        if self.window_is_full() || !matches!(core.pool().room(), Ok(Room::Yes)) {
+            return Fed::Later;
+        }
+        let (chunk, source) = {
+            let mut input = lock(&self.input);
+            if input.aborted {
+                return Fed::Never;
+            }
+            (input.chunk.take(), input.source.take())
+        };
+        let pulled = match (chunk, &source) {
+            (Some(chunk), _) => Ok(Some(chunk)),
+            (None, Some(source)) => self.pull(py, source),
+            // Another thread pulls at this moment.
+            (None, None) => return Fed::Later,
+        };
+        let mut input = lock(&self.input);
+        input.source = source;
+        let chunk = match pulled {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Fed::Never,
+            Err(error) => {
+                input.failure = Some(error);
+                return Fed::Never;
+            }
+        };
+        let (index, placed) = (input.submitted, input.placed.clone());
+        drop(input);
+        let sent = self.send(py, core, &chunk, index, placed);
+        let mut input = lock(&self.input);
+        match sent {
+            Ok(true) => {
+                input.submitted += 1;
+                *lock(&self.open) += 1;
+                Fed::One
+            }
+            Ok(false) => {
+                input.chunk = Some(chunk);
+                Fed::Later
+            }
+            Err(error) => {
+                input.failure = Some(error);
+                Fed::Never
+            }
+        }
+    }
+
+    fn pull(&self, py: Python<'_>, source: &Py<PyIterator>) -> PyResult<Option<Py<PyList>>> {
+        let chunk = PyList::empty(py);
+        let mut source = source.bind(py).clone();
+        while chunk.len() < self.chunksize {
+            match source.next() {
+                Some(item) => chunk.append(item?)?,
+                None => break,
+            }
+        }
+        Ok((!chunk.is_empty()).then(|| chunk.unbind()))
+    }
+
+    fn send(
+        &self,
+        py: Python<'_>,
+        core: &Core,
+        chunk: &Py<PyList>,
+        index: u64,
+        placed: Option<Arc<Function>>,
+    ) -> PyResult<bool> {
+        if core.pool().room().map_err(gate::raise)? == Room::No {
+            return Ok(false);
+        }
+        let function = match placed {
+            Some(function) => function,
+            None => {
+                let function = core.function(self.function.bind(py))?;
+                lock(&self.input).placed = Some(Arc::clone(&function));
+                function
+            }
+        };
+        let chunk = chunk.bind(py);
+        let mut encoder = core.take_encoder();
+        let sent = encoder
+            .encode_items(chunk, 0, chunk.len())
+            .and_then(|()| core.send(py, &encoder, &self.job, index, mode::MAP, &function, || self.task(py, index)));
+        core.return_encoder(encoder);
+        sent
+    }
+
+    fn task(&self, py: Python<'_>, index: u64) -> String {
+        let name = name_of(self.function.bind(py));
+        if self.chunksize == 1 { format!("{name} on item {index}") } else { format!("{name} on chunk {index}") }
+    }
+
+    /// The body of a feeding thread: pulls until the input ends.
+    fn feed_threaded(&self, py: Python<'_>, core: &Core) -> PyResult<()> {
+        loop {
+            if core.pool().broken().is_some() {
+                lock(&self.input).aborted = true;
+            }
+            match self.feed_one(py, core) {
+                Fed::One => {}
+                Fed::Never => {
+                    self.finish(core);
+                    return core.pump(py);
+                }
+                Fed::Later => {
+                    let seen = core.pool().events();
+                    if self.window_is_full() {
+                        py.detach(|| {
+                            let open = lock(&self.open);
+                            let waited = self.moved.wait_timeout(open, LOOK_AROUND);
+                            drop(waited.unwrap_or_else(PoisonError::into_inner));
+                        });
+                    } else if matches!(core.pool().room(), Ok(Room::No)) {
+                        core.wait(py, || core.pool().wait_for_event(seen, None))?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The iterator that `Pool.imap` and `Pool.imap_unordered` return.
+#[pyclass(frozen, weakref, module = "manycore.pool")]
+pub(crate) struct IMapIterator {
+    core: Py<Core>,
+    /// The pool, which must live as long as somebody may take results.
+    _owner: Py<PyAny>,
+    lazy: Arc<Lazy>,
+    ordered: bool,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    /// Chunks that arrived before their turn.
+    early: HashMap<u64, Answer>,
+    ready: VecDeque<Answer>,
+    next: u64,
+    /// Items of the chunk in hand, last first.
+    items: Vec<Py<PyAny>>,
+    over: bool,
+}
+
+impl Drop for IMapIterator {
+    fn drop(&mut self) {
+        // Nobody will take results, and the standard package runs the rest all the
+        // same: programs start a lazy map for what its tasks do.
+        self.lazy.open_window();
+    }
+}
+
+impl IMapIterator {
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn start(
+        core: &Bound<'_, Core>,
+        owner: Py<PyAny>,
+        function: &Bound<'_, PyAny>,
+        source: &Bound<'_, PyAny>,
+        ordered: bool,
+        chunksize: usize,
+        window: usize,
+        threaded: bool,
+    ) -> PyResult<Py<IMapIterator>> {
+        let py = core.py();
+        let lazy = Arc::new(Lazy {
+            job: core.get().pool().open_job(false),
+            function: function.clone().unbind(),
+            chunksize: chunksize.max(1),
+            threaded,
+            input: Mutex::new(Input {
+                source: Some(source.try_iter()?.unbind()),
+                placed: None,
+                chunk: None,
+                submitted: 0,
+                failure: None,
+                aborted: false,
+            }),
+            open: Mutex::new(0),
+            window: Mutex::new(window.max(1)),
+            moved: Condvar::new(),
+            dry: AtomicU32::new(0),
+        });
+        if !lazy.feed(py, core.get()) {
+            core.get().feeds.add(Feed::Lazy(Arc::clone(&lazy)));
+            core.get().pool().wake_keeper();
+        }
+        Py::new(
+            py,
+            IMapIterator { core: core.clone().unbind(), _owner: owner, lazy, ordered, taken: Mutex::default() },
+        )
+    }
+
+    /// The next chunk's answer, if it has arrived.
+    fn arrived(&self, taken: &mut Taken) -> Option<Answer> {
+        let mut outcomes = VecDeque::new();
+        self.lazy.job.take(&mut outcomes);
+        if !self.ordered {
+            taken.ready.extend(outcomes.into_iter().map(|outcome| outcome.answer));
+            return taken.ready.pop_front();
+        }
+        for outcome in outcomes {
+            taken.early.insert(outcome.index, outcome.answer);
+        }
+        taken.early.remove(&taken.next)
+    }
+
+    fn open(&self, py: Python<'_>, answer: Answer, taken: &mut Taken) -> PyResult<()> {
+        let index = taken.next;
+        taken.next += 1;
+        {
+            let mut open = lock(&self.lazy.open);
+            *open = open.saturating_sub(1);
+        }
+        if self.lazy.threaded {
+            self.lazy.moved.notify_all();
+        }
+        let value = value_of(py, answer, || self.lazy.task(py, index))
+            .and_then(|value| value.cast_into::<PyList>().map_err(|_| hooks::bug("a chunk that is no list")));
+        match value {
+            Ok(list) => {
+                taken.items = list.iter().rev().map(Bound::unbind).collect();
+                Ok(())
+            }
+            Err(error) => {
+                // As in the standard package: with single items the next one follows,
+                // a chunk that failed ends the iteration.
+                taken.over = self.lazy.chunksize > 1;
+                Err(error)
+            }
+        }
+    }
+
+    fn take(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let core = self.core.get();
+        let until = deadline(timeout);
+        let over = || PyStopIteration::new_err(());
+        loop {
+            let seen = core.pool().events();
+            // Out of the lock while Python code may run; two threads may take turns.
+            let mut taken = std::mem::take(&mut *lock(&self.taken));
+            let next = self.step(py, core, &mut taken);
+            let wait = matches!(next, Ok(None)) && !taken.over;
+            *lock(&self.taken) = taken;
+            if let Some(item) = next? {
+                return Ok(item);
+            }
+            if !wait {
+                return Err(over());
+            }
+            // A threaded input ends, and an ordered result comes, by an event; while
+            // something of ours is owed, the events of others need not wake us.
+            let job = self.lazy.job.key();
+            if self.lazy.job.owed() > 0 && !self.lazy.threaded {
+                core.wait(py, || core.pool().wait_for(job, until))?;
+            } else {
+                core.wait(py, || core.pool().wait_for_event(seen, until))?;
+            }
+        }
+    }
+
+    /// The next item, if it is there; `over` in `taken` says that none will come.
+    fn step(&self, py: Python<'_>, core: &Core, taken: &mut Taken) -> PyResult<Option<Py<PyAny>>> {
+        loop {
+            if let Some(item) = taken.items.pop() {
+                return Ok(Some(item));
+            }
+            if taken.over {
+                return Ok(None);
+            }
+            // Read before what has arrived: a dry input submits nothing after this.
+            let dry = self.lazy.is_dry();
+            if let Some(answer) = self.arrived(taken) {
+                self.open(py, answer, taken)?;
+                if !self.lazy.threaded {
+                    self.lazy.feed(py, core);
+                }
+                continue;
+            }
+            if dry {
+                let mut input = lock(&self.lazy.input);
+                if taken.next >= input.submitted {
+                    taken.over = true;
+                    return input.failure.take().map_or(Ok(None), Err);
+                }
+                return Ok(None);
+            }
+            if self.lazy.threaded || !self.lazy.feed(py, core) {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl IMapIterator {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.take(py, None)
+    }
+
+    /// Returns the next result; waits for it, for `timeout` seconds at the longest
+    /// (then: TimeoutError). StopIteration when there is none.
+    #[pyo3(signature = (timeout=None))]
+    fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        self.take(py, timeout)
+    }
+}
+
+/// A handle for the feeding thread that does not keep the iterator.
+#[pyclass(frozen, module = "manycore._engine")]
+pub(crate) struct Feeder {
+    core: Py<Core>,
+    lazy: Arc<Lazy>,
+}
+
+#[pymethods]
+impl Feeder {
+    /// The feeder of a threaded `iterator`.
+    #[new]
+    fn new(py: Python<'_>, iterator: &IMapIterator) -> Feeder {
+        Feeder { core: iterator.core.clone_ref(py), lazy: Arc::clone(&iterator.lazy) }
+    }
+
+    /// Pulls until the input ends.
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        self.lazy.feed_threaded(py, self.core.get())
+    }
+}

@@ -1,0 +1,206 @@
+//! A map over items that are all there: cut, submit, put the results in order.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use manycore_engine::sync::{AtomicU32, Ordering};
+use manycore_engine::pool::{Answer, Function, Job, Outcome, Room};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::chunks::Chunks;
+use crate::codec::{self, Incoming};
+use crate::core::{Core, lock, name_of};
+use crate::worker::mode;
+use crate::{gate, hooks};
+
+/// One map job.
+pub(crate) struct Map {
+    job: Job,
+    mode: u32,
+    function: Py<PyAny>,
+    total: usize,
+    /// 1 once everything has been submitted.
+    dry: AtomicU32,
+    /// Taken out by the thread that works on it.
+    state: Mutex<Option<State>>,
+}
+
+struct State {
+    /// An exact list or tuple; gone when everything is submitted.
+    items: Option<Py<PyAny>>,
+    placed: Option<Arc<Function>>,
+    results: Option<Py<PyList>>,
+    chunks: Chunks,
+    submitted: usize,
+    answered: usize,
+    /// The first failure; the map fails with it when everything is answered.
+    failure: Option<PyErr>,
+    arrived: VecDeque<Outcome>,
+}
+
+impl Map {
+    /// A map of `function` over `items`, an exact list or tuple.
+    pub(crate) fn new(
+        core: &Core,
+        function: &Bound<'_, PyAny>,
+        items: Bound<'_, PyAny>,
+        starred: bool,
+        chunks: Chunks,
+        kept: bool,
+    ) -> Map {
+        let total = items.len().unwrap_or(0);
+        Map {
+            job: core.pool().open_job(kept),
+            mode: if starred { mode::STARMAP } else { mode::MAP },
+            function: function.clone().unbind(),
+            total,
+            dry: AtomicU32::new(u32::from(total == 0)),
+            state: Mutex::new(Some(State {
+                items: Some(items.unbind()),
+                placed: None,
+                results: None,
+                chunks,
+                submitted: 0,
+                answered: 0,
+                failure: None,
+                arrived: VecDeque::new(),
+            })),
+        }
+    }
+
+    pub(crate) fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// Whether everything has been submitted.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.dry.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes what has arrived and submits what there is room for. The outcome,
+    /// once everything is answered. One thread at a time.
+    pub(crate) fn advance(&self, py: Python<'_>, core: &Core) -> Option<PyResult<Py<PyAny>>> {
+        // Out of the lock while Python code may run.
+        let mut state = lock(&self.state).take()?;
+        let outcome = self.step(py, core, &mut state);
+        self.dry.store(u32::from(state.submitted >= self.total), Ordering::Relaxed);
+        *lock(&self.state) = Some(state);
+        outcome
+    }
+
+    fn step(&self, py: Python<'_>, core: &Core, state: &mut State) -> Option<PyResult<Py<PyAny>>> {
+        loop {
+            self.submit(py, core, state);
+            let before = state.answered;
+            self.absorb(py, state);
+            // What was learned from outcomes may allow more to be submitted.
+            if state.answered == before || state.submitted >= self.total {
+                break;
+            }
+        }
+        if state.answered < self.total {
+            return None;
+        }
+        Some(match state.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(state.results.take().map_or_else(|| PyList::empty(py).unbind().into_any(), Py::into_any)),
+        })
+    }
+
+    fn submit(&self, py: Python<'_>, core: &Core, state: &mut State) {
+        while let Some(items) = &state.items {
+            let items = items.bind(py);
+            let owed = self.job.owed() as usize;
+            let size = state.chunks.next(self.total - state.submitted, owed);
+            if size == 0 {
+                break;
+            }
+            match self.submit_chunk(py, core, items, state.submitted, size, &mut state.placed) {
+                Ok(true) => state.submitted += size,
+                Ok(false) => break,
+                Err(error) => {
+                    // Nothing that follows can be submitted either, or it would fail
+                    // alike: what was submitted is still waited for.
+                    state.failure.get_or_insert(error);
+                    state.answered += self.total - state.submitted;
+                    state.submitted = self.total;
+                }
+            }
+            if state.submitted >= self.total {
+                state.items = None;
+            }
+        }
+    }
+
+    fn submit_chunk(
+        &self,
+        py: Python<'_>,
+        core: &Core,
+        items: &Bound<'_, PyAny>,
+        start: usize,
+        size: usize,
+        placed: &mut Option<Arc<Function>>,
+    ) -> PyResult<bool> {
+        if core.pool().room().map_err(gate::raise)? == Room::No {
+            return Ok(false);
+        }
+        let function = match placed {
+            Some(function) => Arc::clone(function),
+            None => Arc::clone(placed.insert(core.function(self.function.bind(py))?)),
+        };
+        let mut encoder = core.take_encoder();
+        let index = (start as u64) << 32 | size as u64;
+        let sent = encoder.encode_items(items, start, start + size).and_then(|()| {
+            core.send(py, &encoder, &self.job, index, self.mode, &function, || self.task(py, start, size))
+        });
+        core.return_encoder(encoder);
+        sent
+    }
+
+    fn absorb(&self, py: Python<'_>, state: &mut State) {
+        self.job.take(&mut state.arrived);
+        while let Some(outcome) = state.arrived.pop_front() {
+            let (start, size) = ((outcome.index >> 32) as usize, outcome.index as u32 as usize);
+            state.chunks.learn(size, outcome.elapsed);
+            let settled = match outcome.answer {
+                Answer::Returned(payload) => {
+                    let results = state
+                        .results
+                        .get_or_insert_with(|| blank(py, self.total))
+                        .bind(py);
+                    codec::decode_into(py, &Incoming::of(&payload), results, start, size)
+                }
+                Answer::Raised(payload) => Err(hooks::raised(py, &payload)),
+                Answer::Lost(loss) => Err(hooks::lost(py, &loss, || self.task(py, start, size))),
+            };
+            state.answered += size;
+            if let Err(error) = settled {
+                state.failure.get_or_insert(error);
+            }
+        }
+    }
+
+    /// Waits until something has happened for this map since event `seen`.
+    pub(crate) fn wait(&self, py: Python<'_>, core: &Core, seen: u64, until: Option<Instant>) -> PyResult<()> {
+        if self.job.owed() > 0 {
+            core.wait(py, || core.pool().wait_for(self.job.key(), until))
+        } else {
+            core.wait(py, || core.pool().wait_for_event(seen, until))
+        }
+    }
+
+    fn task(&self, py: Python<'_>, start: usize, size: usize) -> String {
+        let name = name_of(self.function.bind(py));
+        if size == 1 { format!("{name} on item {start}") } else { format!("{name} on items {start} to {}", start + size - 1) }
+    }
+}
+
+/// A list of `len` Nones.
+fn blank(py: Python<'_>, len: usize) -> Py<PyList> {
+    let one = PyList::new(py, [py.None()]);
+    one.and_then(|one| one.as_sequence().repeat(len))
+        .and_then(|list| Ok(list.cast_into::<PyList>()?))
+        .map_or_else(|_| PyList::empty(py).unbind(), Bound::unbind)
+}

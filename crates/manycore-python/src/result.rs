@@ -1,0 +1,344 @@
+//! `ApplyResult`: the caller's half of an asynchronous call or map.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use manycore_engine::pool::{Answer, Job};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::codec::{self, Incoming};
+use crate::core::{Core, deadline, lock, name_of};
+use crate::feed::Feed;
+use crate::hooks;
+use crate::map::Map;
+
+/// A thread that waits for another to settle a result looks for signals this often.
+const LOOK_AROUND: Duration = Duration::from_millis(50);
+
+/// The value of an answer, or the exception it stands for.
+pub(crate) fn value_of<'py>(
+    py: Python<'py>,
+    answer: Answer,
+    task: impl FnOnce() -> String,
+) -> PyResult<Bound<'py, PyAny>> {
+    match answer {
+        Answer::Returned(payload) => codec::decode(py, &Incoming::of(&payload)),
+        Answer::Raised(payload) => Err(hooks::raised(py, &payload)),
+        Answer::Lost(loss) => Err(hooks::lost(py, &loss, task)),
+    }
+}
+
+/// One call, submitted or waiting for room.
+pub(crate) struct Call {
+    job: Job,
+    function: Py<PyAny>,
+    /// The arguments, until they are in shared memory.
+    waiting: Mutex<Option<(Py<PyTuple>, Option<Py<PyDict>>)>>,
+}
+
+impl Call {
+    pub(crate) fn new(
+        core: &Core,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+        kept: bool,
+    ) -> Call {
+        Call {
+            job: core.pool().open_job(kept),
+            function: function.clone().unbind(),
+            waiting: Mutex::new(Some((args.clone().unbind(), kwargs.map(|kwargs| kwargs.clone().unbind())))),
+        }
+    }
+}
+
+/// What a result is the result of.
+pub(crate) enum Kindred {
+    Call(Call),
+    Map(Map),
+}
+
+enum State {
+    Open,
+    /// A thread is turning what arrived into the value.
+    Settling,
+    /// It failed before anything could be submitted; the keeper will call back.
+    Failed(PyErr),
+    Done(PyResult<Py<PyAny>>),
+}
+
+/// What an attempt to settle a result found.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Progress {
+    Done,
+    /// Another thread is at it.
+    Elsewhere,
+    Open,
+}
+
+/// The result of an asynchronous call or map: see `multiprocessing.pool.AsyncResult`.
+#[pyclass(frozen, weakref, module = "manycore.pool")]
+pub(crate) struct ApplyResult {
+    core: Py<Core>,
+    /// The pool, which must live until the answer is there.
+    owner: Mutex<Option<Py<PyAny>>>,
+    work: Kindred,
+    state: Mutex<State>,
+    settled: Condvar,
+    callback: Option<Py<PyAny>>,
+    error_callback: Option<Py<PyAny>>,
+}
+
+impl ApplyResult {
+    pub(crate) fn start(
+        core: &Bound<'_, Core>,
+        owner: Py<PyAny>,
+        work: Kindred,
+        callback: Option<Py<PyAny>>,
+        error_callback: Option<Py<PyAny>>,
+    ) -> PyResult<Py<ApplyResult>> {
+        let py = core.py();
+        let result = Py::new(
+            py,
+            ApplyResult {
+                core: core.clone().unbind(),
+                owner: Mutex::new(Some(owner)),
+                work,
+                state: Mutex::new(State::Open),
+                settled: Condvar::new(),
+                callback,
+                error_callback,
+            },
+        )?;
+        let (this, core) = (result.get(), core.get());
+        if this.is_kept() {
+            core.feeds.keep(this.key(), result.clone_ref(py));
+            core.pool().wake_keeper();
+        }
+        match &this.work {
+            Kindred::Call(_) => {
+                if core.feeds.has_deferred() {
+                    core.pump(py)?;
+                }
+                if core.feeds.has_deferred() || !this.submit(py, core) {
+                    core.feeds.defer(result.clone_ref(py));
+                    core.pool().wake_keeper();
+                }
+            }
+            Kindred::Map(_) => {
+                if !this.feed(py, core) {
+                    core.feeds.add(Feed::Map(result.clone_ref(py)));
+                    core.pool().wake_keeper();
+                }
+            }
+        }
+        if this.is_kept() && matches!(*lock(&this.state), State::Failed(_)) {
+            core.feeds.fail(result.clone_ref(py));
+            core.pool().nudge();
+            core.pool().wake_keeper();
+        }
+        Ok(result)
+    }
+
+    fn key(&self) -> u64 {
+        match &self.work {
+            Kindred::Call(call) => call.job.key(),
+            Kindred::Map(map) => map.job().key(),
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.callback.is_some() || self.error_callback.is_some()
+    }
+
+    /// Submits a call that waited for room. False: there is still none.
+    pub(crate) fn submit(&self, py: Python<'_>, core: &Core) -> bool {
+        let Kindred::Call(call) = &self.work else { return true };
+        let Some((args, kwargs)) = lock(&call.waiting).take() else { return true };
+        let kwargs_bound = kwargs.as_ref().map(|kwargs| kwargs.bind(py));
+        match core.submit_call(py, &call.job, call.function.bind(py), args.bind(py), kwargs_bound) {
+            Ok(true) => true,
+            Ok(false) => {
+                *lock(&call.waiting) = Some((args, kwargs));
+                false
+            }
+            Err(error) => {
+                self.fail(error);
+                true
+            }
+        }
+    }
+
+    /// Submits what a map has room for. True: there is nothing left to submit.
+    pub(crate) fn feed(&self, py: Python<'_>, core: &Core) -> bool {
+        if let Kindred::Map(map) = &self.work {
+            if map.is_dry() {
+                return true;
+            }
+            self.advance(py, core);
+            return map.is_dry();
+        }
+        true
+    }
+
+    fn fail(&self, error: PyErr) {
+        *lock(&self.state) = State::Failed(error);
+        self.settled.notify_all();
+    }
+
+    /// Takes what has arrived; settles the result when that is all of it.
+    pub(crate) fn advance(&self, py: Python<'_>, core: &Core) -> Progress {
+        let failed = {
+            let mut state = lock(&self.state);
+            match std::mem::replace(&mut *state, State::Settling) {
+                State::Open => None,
+                State::Settling => return Progress::Elsewhere,
+                State::Failed(error) => Some(error),
+                done @ State::Done(_) => {
+                    *state = done;
+                    return Progress::Done;
+                }
+            }
+        };
+        let outcome = match (failed, &self.work) {
+            (Some(error), _) => Some(Err(error)),
+            (None, Kindred::Map(map)) => map.advance(py, core),
+            (None, Kindred::Call(call)) => {
+                let mut outcomes = VecDeque::new();
+                call.job.take(&mut outcomes);
+                outcomes.pop_front().map(|outcome| {
+                    value_of(py, outcome.answer, || name_of(call.function.bind(py))).map(Bound::unbind)
+                })
+            }
+        };
+        let Some(outcome) = outcome else {
+            *lock(&self.state) = State::Open;
+            return Progress::Open;
+        };
+        self.call_back(py, &outcome);
+        *lock(&self.state) = State::Done(outcome);
+        self.settled.notify_all();
+        if self.is_kept() {
+            core.feeds.release(self.key());
+        }
+        let owner = lock(&self.owner).take();
+        drop(owner);
+        Progress::Done
+    }
+
+    fn call_back(&self, py: Python<'_>, outcome: &PyResult<Py<PyAny>>) {
+        let called = match outcome {
+            Ok(value) => self.callback.as_ref().map(|callback| callback.call1(py, (value,))),
+            Err(error) => self.error_callback.as_ref().map(|callback| callback.call1(py, (error.value(py),))),
+        };
+        if let Some(Err(error)) = called {
+            // Nobody waits for the keeper, so the exception can only be shown.
+            error.write_unraisable(py, None);
+        }
+    }
+
+    /// Waits until the result is settled.
+    fn settle(&self, py: Python<'_>, until: Option<Instant>) -> PyResult<()> {
+        let core = self.core.get();
+        loop {
+            // Before the look, so that what happens after it ends the wait.
+            let seen = core.pool().events();
+            if self.is_kept() {
+                // The keeper settles it: callbacks run before anybody sees the value.
+                if matches!(*lock(&self.state), State::Done(_)) {
+                    return Ok(());
+                }
+                self.wait_elsewhere(py, until)?;
+                continue;
+            }
+            match self.advance(py, core) {
+                Progress::Done => return Ok(()),
+                Progress::Elsewhere => self.wait_elsewhere(py, until)?,
+                Progress::Open => match &self.work {
+                    Kindred::Map(map) => map.wait(py, core, seen, until)?,
+                    Kindred::Call(call) => {
+                        let deferred = lock(&call.waiting).is_some();
+                        if deferred {
+                            core.pump(py)?;
+                            core.wait(py, || core.pool().wait_for_event(seen, until))?;
+                        } else {
+                            core.wait(py, || core.pool().wait_for(call.job.key(), until))?;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn wait_elsewhere(&self, py: Python<'_>, until: Option<Instant>) -> PyResult<()> {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(hooks::timeout_error(String::new()));
+        }
+        py.detach(|| {
+            let state = lock(&self.state);
+            if !matches!(*state, State::Done(_)) {
+                let limit = left.unwrap_or(LOOK_AROUND).min(LOOK_AROUND);
+                let waited = self.settled.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner);
+                drop(waited);
+            }
+        });
+        py.check_signals()
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(*lock(&self.state), State::Done(_))
+    }
+}
+
+#[pymethods]
+impl ApplyResult {
+    /// Returns the value, or raises what the task raised; waits for it, for
+    /// `timeout` seconds at the longest (then: TimeoutError).
+    #[pyo3(signature = (timeout=None))]
+    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        self.settle(py, deadline(timeout))?;
+        match &*lock(&self.state) {
+            State::Done(Ok(value)) => Ok(value.clone_ref(py)),
+            State::Done(Err(error)) => Err(error.clone_ref(py)),
+            _ => Err(hooks::bug("a settled result without a value")),
+        }
+    }
+
+    /// Waits until the result is there, for `timeout` seconds at the longest.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        match self.settle(py, deadline(timeout)) {
+            Err(error) if hooks::is_timeout(py, &error) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether the result is there.
+    fn ready(&self, py: Python<'_>) -> PyResult<bool> {
+        let core = self.core.get();
+        if !self.is_done() && !self.is_kept() {
+            core.look_around(py)?;
+            core.collect()?;
+            self.advance(py, core);
+        }
+        Ok(self.is_done())
+    }
+
+    /// Whether the task returned without raising. ValueError before it is ready.
+    fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        if !this.ready(slf.py())? {
+            return Err(PyValueError::new_err(format!("{} not ready", slf.repr()?)));
+        }
+        Ok(matches!(*lock(&this.state), State::Done(Ok(_))))
+    }
+
+    #[classmethod]
+    fn __class_getitem__(cls: Bound<'_, pyo3::types::PyType>, _item: Py<PyAny>) -> Py<PyAny> {
+        cls.into_any().unbind()
+    }
+}

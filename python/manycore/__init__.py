@@ -1,0 +1,84 @@
+"""Process-based parallelism: the standard `multiprocessing` interface on an engine of its own.
+
+    import manycore as multiprocessing
+
+Importing this loads two small modules; everything else is loaded by the first call that needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from . import context
+from . import process as process
+from .context import AuthenticationError, BufferTooShort, Process, ProcessError, TimeoutError, WorkerLost
+from .process import active_children, current_process, parent_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from . import reduction as reducer
+    from . import reduction as reduction
+
+__all__ = [
+    "AuthenticationError",
+    "BufferTooShort",
+    "Pool",
+    "Process",
+    "ProcessError",
+    "TimeoutError",
+    "WorkerLost",
+    "active_children",
+    "allow_connection_pickling",
+    "cpu_count",
+    "current_process",
+    "freeze_support",
+    "get_all_start_methods",
+    "get_context",
+    "get_logger",
+    "get_start_method",
+    "log_to_stderr",
+    "parent_process",
+    "reducer",
+    "set_executable",
+    "set_forkserver_preload",
+    "set_start_method",
+    "usable_cpu_count",
+]
+
+# A main module is called __main__ in the parent and __mp_main__ in a child that has imported it; what is pickled under
+# one name must be found under the other.
+if "__main__" in sys.modules:
+    sys.modules["__mp_main__"] = sys.modules["__main__"]
+
+_default = context._default_context
+
+Pool = _default.Pool
+allow_connection_pickling = _default.allow_connection_pickling
+cpu_count = _default.cpu_count
+freeze_support = _default.freeze_support
+get_all_start_methods = _default.get_all_start_methods
+get_context = _default.get_context
+get_logger = _default.get_logger
+get_start_method = _default.get_start_method
+log_to_stderr = _default.log_to_stderr
+set_executable = _default.set_executable
+set_forkserver_preload = _default.set_forkserver_preload
+set_start_method = _default.set_start_method
+usable_cpu_count = _default.usable_cpu_count
+
+# The standard package's levels: programs write multiprocessing.SUBDEBUG.
+SUBDEBUG = 5
+SUBWARNING = 25
+
+
+def __getattr__(name: str) -> Any:
+    # The standard package has imported its reduction module by now; ours waits until it is asked for.
+    if name == "reducer":
+        return _default.reducer
+    if name == "reduction":
+        import importlib
+
+        return importlib.import_module(f"{__name__}.reduction")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,95 @@
+"""Exceptions on their way between a worker and its caller."""
+
+from __future__ import annotations
+
+from .context import ProcessError, TimeoutError, WorkerLost
+
+__all__ = ["MaybeEncodingError", "RemoteTraceback", "TimeoutError"]
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a worker, as text; the cause of the exception it belongs to."""
+
+    def __init__(self, tb: str) -> None:
+        self.tb = tb
+
+    def __str__(self) -> str:
+        return self.tb
+
+
+class MaybeEncodingError(Exception):
+    """A result, or an exception, could not be sent to the caller: `exc` says why, `value` what it was (as text)."""
+
+    def __init__(self, exc: object, value: object) -> None:
+        self.exc = repr(exc)
+        self.value = _text(value)
+        super().__init__(self.exc, self.value)
+
+    def __str__(self) -> str:
+        return f"Error sending result: '{self.value}'. Reason: '{self.exc}'"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self}>"
+
+
+for _class in (RemoteTraceback, MaybeEncodingError):
+    _class.__module__ = "manycore.pool"
+
+
+def _text(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} object whose repr raised {type(error).__name__}>"
+
+
+def encoding_error(reason: BaseException, value: object) -> MaybeEncodingError:
+    """Return the exception for a result `value` that `reason` kept from travelling."""
+    return MaybeEncodingError(reason, value)
+
+
+def describe(error: BaseException) -> tuple[bytes, str, str]:
+    """Return `error` as data that always travels: its pickle, its text, its traceback.
+
+    An exception that does not pickle is replaced by a MaybeEncodingError, as in the standard package.
+    """
+    import pickle
+    import traceback
+
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    try:
+        pickled = pickle.dumps(error, 5)
+    except Exception as reason:
+        pickled = pickle.dumps(MaybeEncodingError(reason, error), 5)
+    return pickled, _text(error), text
+
+
+def rebuild(parts: tuple[bytes, str, str]) -> BaseException:
+    """Return the exception that `describe` took apart, with the worker's traceback as its cause."""
+    import pickle
+
+    pickled, text, trace = parts
+    try:
+        error = pickle.loads(pickled)
+        if not isinstance(error, BaseException):
+            raise TypeError(f"{type(error).__name__} object is not an exception")
+    except Exception as reason:
+        error = MaybeEncodingError(reason, text)
+        error.value = text
+    error.__cause__ = RemoteTraceback(f'\n"""\n{trace}"""')
+    return error
+
+
+def worker_lost(pid: int, exitcode: int | None, task: str) -> WorkerLost:
+    """Return the exception for a task whose worker `pid` ended with `exitcode`."""
+    return WorkerLost(pid or None, exitcode, None, task)
+
+
+def start_lost(pid: int, exitcode: int | None) -> WorkerLost:
+    """Return the exception for tasks of a pool whose workers cannot start."""
+    return WorkerLost(pid or None, exitcode, None, "its start-up; no worker of the pool gets further")
+
+
+def terminated(task: str) -> ProcessError:
+    """Return the exception for a task that was not answered when its pool was terminated."""
+    return ProcessError(f"the pool was terminated before {task} was answered")

@@ -1,0 +1,63 @@
+"""What a pool's worker process runs."""
+
+from __future__ import annotations
+
+import sys
+
+from . import _engine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+# What a shell reports for a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+class Seat:
+    """A worker's place in a pool, as it travels to the worker: inherited by fork, by descriptors otherwise."""
+
+    def __init__(self, core: _engine.Core, number: int) -> None:
+        self._core = core
+        self._number = number
+
+    def sit(self) -> _engine.Worker:
+        """Return this process's half of the pool. Called once, in the worker."""
+        return _engine.Worker.inherit(self._core, self._number)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .reduction import ChildFd
+
+        region, bell = self._core.handles()
+        return _RemoteSeat, (ChildFd(region), ChildFd(bell), self._number)
+
+
+class _RemoteSeat:
+    def __init__(self, region: Any, bell: Any, number: int) -> None:
+        self._handles = (region, bell)
+        self._number = number
+
+    def sit(self) -> _engine.Worker:
+        region, bell = self._handles
+        return _engine.Worker.attach(region.detach(), bell.detach(), self._number)
+
+
+def main(seat: Seat, initializer: Callable[..., object] | None, initargs: Iterable[Any], limit: int | None) -> None:
+    """Run tasks until the pool is closed and empty, or until `limit` of them are done.
+
+    An initializer that raises ends the worker and is reported: every task of the pool then fails with its exception.
+    """
+    worker = seat.sit()
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except Exception as error:
+            worker.fail(error)
+            sys.exit(1)
+    worker.ready()
+    try:
+        worker.run(limit)
+    except KeyboardInterrupt:
+        # The caller reports the task as lost; a traceback from every worker would bury that.
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,404 @@
+"""A pool of worker processes: the standard `multiprocessing.pool.Pool` on shared memory.
+
+The work is done by `_engine`: this module starts and replaces processes and keeps the standard package's names. No
+thread stands between a caller and the workers; a pool starts one, its keeper, when there is something nobody waits for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+
+from . import _engine, _worker, util
+from ._remote import MaybeEncodingError, RemoteTraceback
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from .context import BaseContext
+    from .process import BaseProcess
+
+__all__ = ["Pool"]
+
+# States of a pool, the standard package's.
+INIT = "INIT"
+RUN = "RUN"
+CLOSE = "CLOSE"
+TERMINATE = "TERMINATE"
+
+# Chunks of a lazy map in flight or waiting to be taken, unless the caller says otherwise: enough that workers do not
+# run dry with the smallest tasks, few enough that an endless input costs little.
+WINDOW = 1024
+
+# Seconds a terminated worker has before it is killed: it may ignore SIGTERM, and nobody may hang for that.
+PATIENCE = 1.0
+
+ApplyResult = _engine.ApplyResult
+AsyncResult = ApplyResult
+MapResult = ApplyResult
+IMapIterator = _engine.IMapIterator
+IMapUnorderedIterator = IMapIterator
+
+# Inputs that a caller may pull itself while it waits for results: to ask them for an item cannot block.
+_IMMEDIATE = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
+
+__all__ += ["ApplyResult", "AsyncResult", "IMapIterator", "MapResult", "MaybeEncodingError", "RemoteTraceback"]
+
+
+class _Crew:
+    """The worker processes of one pool, apart from it so that an unused pool can be collected."""
+
+    def __init__(
+        self,
+        make_process: Callable[..., BaseProcess],
+        size: int,
+        initializer: Callable[..., object] | None,
+        initargs: Iterable[Any],
+        maxtasksperchild: int | None,
+    ) -> None:
+        self.make_process = make_process
+        self.arguments = (initializer, initargs, maxtasksperchild)
+        self.processes: list[BaseProcess] = []
+        self.by_seat: dict[int, BaseProcess] = {}
+        self.hiring = True
+        self.owner = os.getpid()
+        # The engine keeps the callback, and must not keep the crew that keeps the engine.
+        this = weakref.ref(self)
+
+        def on_exit(seat: int) -> None:
+            crew = this()
+            if crew is not None:
+                crew.on_exit(seat)
+
+        self.core = _engine.Core(size, on_exit)
+
+    def hire(self) -> None:
+        """Start a worker in an empty seat."""
+        seat = self.core.take_seat()
+        process = None
+        try:
+            process = self.make_process(target=_worker.main, args=(_worker.Seat(self.core, seat), *self.arguments))
+            process.name = process.name.replace("Process", "PoolWorker")
+            process.daemon = True
+            # A pool's worker may have pools of its own; their lifelines end with it.
+            process._config["pool_worker"] = True
+            process.start()
+            self.core.enlist(seat, process.pid, process.sentinel)
+        except BaseException:
+            if process is not None and process._popen is not None:
+                process.kill()
+                process.join()
+            self.core.leave_seat(seat)
+            raise
+        self.by_seat[seat] = process
+        self.processes.append(process)
+
+    def on_exit(self, seat: int) -> None:
+        """Bury the worker of `seat`, which has ended, and start another where there is work for it."""
+        process = self.by_seat.pop(seat, None)
+        exitcode = None
+        if process is not None:
+            process.join()
+            exitcode = process.exitcode
+            if process in self.processes:
+                self.processes.remove(process)
+        if not self.core.bury(seat, exitcode):
+            return
+        if self.hiring or self.core.has_waiting:
+            try:
+                self.hire()
+            except OSError:
+                # With fewer workers the rest is done all the same; with none it never would be.
+                if not self.processes:
+                    self.core.terminate()
+                    raise
+
+    def terminate(self) -> None:
+        """Answer what is open, and end every worker; one that ignores SIGTERM is killed after `PATIENCE` seconds."""
+        self.hiring = False
+        if self.owner != os.getpid():
+            return
+        self.core.terminate()
+        for process in self.processes:
+            process.terminate()
+        deadline = time.monotonic() + PATIENCE
+        for process in list(self.processes):
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+        self.join()
+        self.core.stop()
+
+    def join(self) -> None:
+        """Wait for every worker to end."""
+        for process in list(self.processes):
+            process.join()
+        self.core.watch(0)
+
+
+class Pool:
+    """A pool of worker processes to which jobs can be given.
+
+    `processes` is the number of workers (default: the processors this process may use); each calls
+    `initializer(*initargs)` when it starts, and is replaced after `maxtasksperchild` tasks (default: never). `context`
+    says how they are started.
+    """
+
+    @staticmethod
+    def Process(ctx: BaseContext, *args: Any, **kwds: Any) -> BaseProcess:
+        """Return an unstarted worker process; a subclass may return another kind."""
+        return ctx.Process(*args, **kwds)
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: BaseContext | None = None,
+    ) -> None:
+        self._state = INIT
+        if context is None:
+            from .context import _default_context
+
+            context = _default_context.get_context()
+        self._ctx = context
+        if processes is None:
+            processes = context.usable_cpu_count()
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._processes = processes
+        self._initializer = initializer
+        self._initargs = initargs
+        self._maxtasksperchild = maxtasksperchild
+        self._keeper: threading.Thread | None = None
+        self._keeper_lock = threading.Lock()
+
+        make, ctx = self.Process, context
+        self._crew = _Crew(
+            lambda *args, **kwds: make(ctx, *args, **kwds), processes, initializer, initargs, maxtasksperchild
+        )
+        self._core = self._crew.core
+        try:
+            for _ in range(processes):
+                self._crew.hire()
+        except BaseException:
+            self._crew.terminate()
+            raise
+        self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)
+        self._state = RUN
+
+    @property
+    def _pool(self) -> list[BaseProcess]:
+        """The worker processes, as applications that reach for them expect."""
+        return self._crew.processes
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", INIT) == RUN and self._crew.owner == os.getpid():
+            import warnings
+
+            warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+
+    def __repr__(self) -> str:
+        cls = type(self)
+        return f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={len(self._pool)}>"
+
+    def __reduce__(self) -> Any:
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    def __enter__(self) -> Pool:
+        self._check_running()
+        return self
+
+    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
+        self.terminate()
+
+    def _check_running(self) -> None:
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+
+    def _keep(self) -> None:
+        """Start the keeper, if there is none: somebody may stop waiting before everything is done."""
+        if self._keeper is None:
+            with self._keeper_lock:
+                if self._keeper is None:
+                    keeper = threading.Thread(target=self._core.keep, name="manycore-keeper", daemon=True)
+                    keeper.start()
+                    self._keeper = keeper
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Jobs
+
+    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> Any:
+        """Return `func(*args, **kwds)`, run in a worker; raises what it raises."""
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+        return self._core.apply(func, args if type(args) is tuple else tuple(args), kwds)
+
+    def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+        """Return `[func(x) for x in iterable]`, run in the workers.
+
+        `chunksize` items make one task; without it, tasks are sized by what they turn out to cost. When a call raises,
+        its exception is raised here after every task has been answered.
+        """
+        self._check_running()
+        return self._core.map(func, _listed(iterable), False, self._processes, _checked(chunksize))
+
+    def starmap(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list:
+        """Return `[func(*x) for x in iterable]`; otherwise as `map`."""
+        self._check_running()
+        return self._core.map(func, _listed(iterable), True, self._processes, _checked(chunksize))
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> ApplyResult:
+        """Start `func(*args, **kwds)` in a worker and return its result's handle.
+
+        A callback is called by the pool's own thread, with the value or the exception, before the handle is ready.
+        """
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+        if self._keeper is None:
+            self._keep()
+        if type(args) is not tuple:
+            args = tuple(args)
+        return self._core.apply_async(self, func, args, kwds, callback, error_callback)
+
+    def map_async(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> ApplyResult:
+        """Start `map` and return its result's handle; callbacks as in `apply_async`."""
+        return self._map_async(func, iterable, False, chunksize, callback, error_callback)
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> ApplyResult:
+        """Start `starmap` and return its result's handle; callbacks as in `apply_async`."""
+        return self._map_async(func, iterable, True, chunksize, callback, error_callback)
+
+    def _map_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        starred: bool,
+        chunksize: int | None,
+        callback: Callable[[list[Any]], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> ApplyResult:
+        self._check_running()
+        self._keep()
+        # A copy: the caller may change its list while chunks are still being cut from it.
+        items = tuple(iterable)
+        workers, size = self._processes, _checked(chunksize)
+        return self._core.map_async(self, func, items, starred, workers, size, callback, error_callback)
+
+    def imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> IMapIterator:
+        """Return an iterator over `func(x) for x in iterable`, in order.
+
+        Input is consumed as results are taken: at most `buffersize` tasks of `chunksize` items (default: 1024) are in
+        flight or wait to be taken. `next(timeout)` raises TimeoutError when the result is not there in time.
+        """
+        return self._imap(func, iterable, True, chunksize, buffersize)
+
+    def imap_unordered(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> IMapIterator:
+        """Return an iterator over the results in the order they arrive; otherwise as `imap`."""
+        return self._imap(func, iterable, False, chunksize, buffersize)
+
+    def _imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        ordered: bool,
+        chunksize: int,
+        buffersize: int | None,
+    ) -> IMapIterator:
+        self._check_running()
+        if chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        if buffersize is not None:
+            if not isinstance(buffersize, int):
+                raise TypeError("buffersize must be an integer or None")
+            if buffersize < 1:
+                raise ValueError("buffersize must be None or > 0")
+        self._keep()
+        threaded = type(iterable) not in _IMMEDIATE
+        results = self._core.imap(self, func, iterable, ordered, chunksize, buffersize or WINDOW, threaded)
+        if threaded:
+            threading.Thread(target=_engine.Feeder(results), name="manycore-feeder", daemon=True).start()
+        return results
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # The end
+
+    def close(self) -> None:
+        """Accept no more jobs. Workers end when those accepted are done."""
+        if self._state == RUN:
+            self._state = CLOSE
+            self._crew.hiring = False
+            self._core.close()
+
+    def terminate(self) -> None:
+        """End the workers at once. Open results fail with ProcessError."""
+        self._state = TERMINATE
+        self._terminate()
+
+    def join(self) -> None:
+        """Wait until every job is done and every worker has ended. ValueError while the pool still runs."""
+        if self._state == RUN:
+            raise ValueError("Pool is still running")
+        if self._state not in (CLOSE, TERMINATE):
+            raise ValueError("In unknown state")
+        if self._state == CLOSE:
+            self._core.drain()
+            self._crew.join()
+        self._core.stop()
+        keeper = self._keeper
+        if keeper is not None and keeper is not threading.current_thread():
+            keeper.join()
+
+
+def _listed(iterable: Iterable[Any]) -> list[Any] | tuple[Any, ...]:
+    return iterable if type(iterable) in (list, tuple) else list(iterable)  # type: ignore[return-value]
+
+
+def _checked(chunksize: int | None) -> int | None:
+    if chunksize is not None and chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+    return chunksize

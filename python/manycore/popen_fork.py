@@ -1,0 +1,200 @@
+"""Starting a child by fork; and what the handles of all start methods have in common.
+
+A `Popen` is the parent's half of a running child: its number, the descriptor that says when it ends, its exit code.
+Waiting is done on a pidfd, so it needs no polling, and `select` and event loops can do it too.
+
+**The lifeline.** A daemonic child must not outlive its parent, even if the parent is killed and the child is busy in
+C code. So each has a pipe: the parent holds the write end and never writes; the child has asked the kernel to signal
+its read end's events with SIGKILL. When the parent ends, however it ends, the kernel closes the write end and kills
+the child. Each child has a pipe of its own, because the request belongs to the open file, not to the descriptor.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import fcntl
+import os
+import select
+import sys
+
+from . import util
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .process import BaseProcess
+
+__all__ = ["Popen"]
+
+# What is reported for a child whose exit status nobody can know: another part of the program reaped it, or the
+# zygote it came from was killed.
+UNKNOWN_EXITCODE = 255
+
+
+class Popen:
+    """The handle of a child started by fork. OSError if the system cannot make one."""
+
+    method = "fork"
+
+    def __init__(self, process_obj: BaseProcess) -> None:
+        util._flush_std_streams()
+        self.returncode: int | None = None
+        self.finalizer: util.Finalize | None = None
+        self.pid: int
+        self.sentinel: int
+        self._lock = _thread.allocate_lock()
+        self._owner = os.getpid()
+        self._launch(process_obj)
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """Return what stands for `fd` in the child; a forked child has it under the same number."""
+        return fd
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """Return the exit code if the child has finished. With `flag` 0, wait until it has.
+
+        In any process but the parent that is None for ever: the child is not theirs.
+        """
+        if (
+            self.returncode is None
+            and self._owner == os.getpid()
+            and util.wait_readable(self.sentinel, None if flag == 0 else 0)
+        ):
+            # Two threads may both have seen it end; only one can collect the status.
+            with self._lock:
+                if self.returncode is None:
+                    self.returncode = self._collect()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the child has finished, at most `timeout` seconds. Returns its exit code, None if it still runs."""
+        if self.returncode is None and self._owner == os.getpid():
+            util.wait_readable(self.sentinel, timeout)
+        return self.poll()
+
+    def _collect(self) -> int | None:
+        """Return the exit code of the child, which has ended, and let the kernel forget it."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return UNKNOWN_EXITCODE
+        # A tracer may see it before we do; the next poll will ask again.
+        return os.waitstatus_to_exitcode(status) if pid == self.pid else None
+
+    def _send_signal(self, sig: int) -> None:
+        if self.returncode is None and self._owner != os.getpid():
+            # A copy of this object in a forked process: the pidfd stayed with the parent.
+            os.kill(self.pid, sig)
+        elif self.returncode is None:
+            try:
+                # By pidfd, not by number: a number may already belong to somebody else.
+                _signal.pidfd_send_signal(self.sentinel, sig)
+            except ProcessLookupError:
+                pass
+            except OSError:
+                # A child that changed its user may be out of our reach; one that has just ended is no error.
+                if self.wait(timeout=0.1) is None:
+                    raise
+
+    def interrupt(self) -> None:
+        """Send SIGINT."""
+        self._send_signal(_signal.SIGINT)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._send_signal(_signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._send_signal(_signal.SIGKILL)
+
+    def _launch(self, process_obj: BaseProcess) -> None:
+        held: list[int] = []
+        try:
+            lifeline, parent_ends = self._open_lifeline(process_obj, held)
+            pid = util.fork_keeping(() if lifeline is None else (lifeline,))
+            if pid == 0:
+                _run_forked(process_obj, lifeline)
+            self._adopt(pid)
+        except OSError as error:
+            util.close_fds(*held)
+            raise OSError(error.errno, f"cannot start {process_obj._name!r} by fork: {error.strerror}") from None
+        if lifeline is not None:
+            util.close_fds(lifeline)
+        self._own(self.sentinel, *parent_ends)
+
+    def _open_lifeline(self, process_obj: BaseProcess, held: list[int]) -> tuple[int | None, tuple[int, ...]]:
+        """Return the child's end of its lifeline, None if it needs none, and the parent's, all added to `held`."""
+        if not process_obj.daemon:
+            return None, ()
+        ends = util.private_pipe()
+        held += ends
+        return ends[0], ends[1:]
+
+    def _adopt(self, pid: int) -> None:
+        """Take over the new child `pid`: open its pidfd. If that fails there is no child afterwards."""
+        try:
+            self.sentinel = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, _signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self.pid = pid
+
+    def _own(self, *fds: int) -> None:
+        """Hold descriptors for as long as this object is not closed."""
+        util.make_private(*fds)
+        self.finalizer = util.Finalize(self, util.close_fds, fds)
+
+    def close(self) -> None:
+        """Close the descriptors. A daemonic child that still runs is killed by this: its lifeline ends."""
+        if self.finalizer is not None and self._owner == os.getpid():
+            self.finalizer()
+
+
+def _run_forked(process_obj: BaseProcess, lifeline: int | None) -> None:
+    """Be the child of `os.fork`. Does not return."""
+    code = 1
+    run_atexit = sys.version_info >= (3, 13)
+    try:
+        if lifeline is not None:
+            hang_on(lifeline)
+        if run_atexit:
+            restart_atexit()
+        code = process_obj._bootstrap()
+    finally:
+        if run_atexit:
+            finish_atexit()
+        os._exit(code)
+
+
+def restart_atexit() -> None:
+    """Drop the exit handlers inherited from the parent: they are its own."""
+    import atexit
+
+    atexit._clear()
+    atexit.register(util._exit_function)
+
+
+def finish_atexit() -> None:
+    """Run the exit handlers this process has registered, as CPython's forked children do from 3.13 on."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    util._flush_std_streams()
+
+
+def hang_on(lifeline: int) -> None:
+    """Have the kernel kill this process as soon as nobody holds the write end of its lifeline.
+
+    `lifeline` is the read end; it stays open for the life of the process, and no child of it inherits it.
+    """
+    util.make_private(lifeline)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, _signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
+    # The parent may have ended before we asked.
+    poller = select.poll()
+    poller.register(lifeline, 0)
+    if poller.poll(0):
+        os._exit(UNKNOWN_EXITCODE)

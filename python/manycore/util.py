@@ -1,0 +1,554 @@
+"""What the other modules share: log, finalizers, fork callbacks, descriptors, temporary directory, processor count.
+
+It is imported when the first process is started, not by `import manycore`. Importing it registers the exit handler
+that ends daemonic children and waits for the others.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import _weakref
+import atexit
+import itertools
+import os
+import sys
+
+from . import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+__all__ = [
+    "SUBDEBUG",
+    "SUBWARNING",
+    "Finalize",
+    "ForkAwareLocal",
+    "ForkAwareThreadLock",
+    "close_all_fds_except",
+    "debug",
+    "get_logger",
+    "get_temp_dir",
+    "info",
+    "is_exiting",
+    "log_to_stderr",
+    "register_after_fork",
+    "sub_debug",
+    "sub_warning",
+]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Log. The logger bears the standard package's name, so that a program's logging set-up finds it.
+
+NOTSET = 0
+SUBDEBUG = 5
+DEBUG = 10
+INFO = 20
+SUBWARNING = 25
+WARNING = 30
+
+LOGGER_NAME = "multiprocessing"
+DEFAULT_LOGGING_FORMAT = "[%(levelname)s/%(processName)s] %(message)s"
+
+_logger: logging.Logger | None = None
+_log_to_stderr = False
+
+
+def sub_debug(msg: str, *args: object) -> None:
+    """Log below DEBUG, if the logger is in use."""
+    if _logger:
+        _logger.log(SUBDEBUG, msg, *args, stacklevel=2)
+
+
+def debug(msg: str, *args: object) -> None:
+    """Log at DEBUG, if the logger is in use."""
+    if _logger:
+        _logger.log(DEBUG, msg, *args, stacklevel=2)
+
+
+def info(msg: str, *args: object) -> None:
+    """Log at INFO, if the logger is in use."""
+    if _logger:
+        _logger.log(INFO, msg, *args, stacklevel=2)
+
+
+def sub_warning(msg: str, *args: object) -> None:
+    """Log between INFO and WARNING, if the logger is in use."""
+    if _logger:
+        _logger.log(SUBWARNING, msg, *args, stacklevel=2)
+
+
+def warn(msg: str, *args: object) -> None:
+    """Log at WARNING, if the logger is in use."""
+    if _logger:
+        _logger.log(WARNING, msg, *args, stacklevel=2)
+
+
+def get_logger() -> logging.Logger:
+    """Return the package's logger; from the first call on, it is in use."""
+    global _logger
+    if _logger is None:
+        import logging
+
+        logger = logging.getLogger(LOGGER_NAME)
+        logger.propagate = False
+        # Exit handlers run last in, first out: ours must run before the one of logging, for it still logs.
+        atexit.unregister(_exit_function)
+        atexit.register(_exit_function)
+        _logger = logger
+    return _logger
+
+
+def log_to_stderr(level: int | str | None = None) -> logging.Logger:
+    """Make the package's logger write to stderr, at `level` if given, and return it."""
+    global _log_to_stderr
+    import logging
+
+    logger = get_logger()
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(DEFAULT_LOGGING_FORMAT))
+    logger.addHandler(handler)
+    if level:
+        logger.setLevel(level)
+    _log_to_stderr = True
+    return logger
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Descriptors
+
+
+# Descriptors that mean something to this process only: lifelines, pidfds, the line to the zygote. Children forked by
+# whomever close them, or a sibling would keep open what is to close when we die.
+_private_fds: set[int] = set()
+# Held while a descriptor enters or leaves the set, and across every fork, so that a child sees none in between.
+# Re-entrant because a finalizer may close descriptors at any bytecode.
+_fd_lock = _thread.RLock()
+# By forking thread: private descriptors that its next child keeps.
+_kept_by_child: dict[int, tuple[int, ...]] = {}
+
+
+def private_pipe() -> tuple[int, int]:
+    """Return (read end, write end) of a pipe whose ends no forked child keeps. Give back with `close_fds`."""
+    with _fd_lock:
+        ends = os.pipe()
+        _private_fds.update(ends)
+    return ends
+
+
+def make_private(*fds: int) -> None:
+    """Have these descriptors closed in every child forked from now on."""
+    with _fd_lock:
+        _private_fds.update(fds)
+
+
+def close_fds(*fds: int) -> None:
+    """Close descriptors, private or not."""
+    with _fd_lock:
+        for fd in fds:
+            _private_fds.discard(fd)
+            os.close(fd)
+
+
+def memory_file(content: bytes | memoryview) -> int:
+    """Return a descriptor of an unnamed file in memory that holds `content`, to be read from its beginning.
+
+    Unlike a pipe it takes everything at once: starting a child never waits for the child, and one that dies while
+    it starts shows as an exit code instead of a broken pipe.
+    """
+    fd = os.memfd_create("manycore-start")
+    try:
+        make_private(fd)
+        view = memoryview(content)
+        written = 0
+        while written < len(view):
+            written += os.pwrite(fd, view[written:], written)
+        return fd
+    except BaseException:
+        close_fds(fd)
+        raise
+
+
+def fork_keeping(fds: tuple[int, ...]) -> int:
+    """Fork; the child keeps these private descriptors and closes the others. Returns what `os.fork` returns."""
+    me = _thread.get_ident()
+    _kept_by_child[me] = fds
+    try:
+        return os.fork()
+    finally:
+        _kept_by_child.pop(me, None)
+
+
+def _close_private_in_child() -> None:
+    global _fd_lock
+    kept = _kept_by_child.get(_thread.get_ident(), ())
+    for fd in _private_fds.difference(kept):
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+    _private_fds.clear()
+    _kept_by_child.clear()
+    _fd_lock = _thread.RLock()
+
+
+os.register_at_fork(
+    before=lambda: _fd_lock.acquire(),
+    after_in_parent=lambda: _fd_lock.release(),
+    after_in_child=_close_private_in_child,
+)
+
+
+def wait_readable(fd: int, timeout: float | None = None) -> bool:
+    """Wait until `fd` is readable or hung up, at most `timeout` seconds (None: for ever). Returns whether it is."""
+    import select
+
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    if timeout is None:
+        return bool(poller.poll())
+    # poll() takes a C int of milliseconds: longer waits are made of several. Rounded up, never to wake early.
+    longest = 1_000_000.0
+    while timeout > longest:
+        if poller.poll(int(longest * 1000)):
+            return True
+        timeout -= longest
+    return bool(poller.poll(int(-(-max(timeout, 0.0) * 1000 // 1))))
+
+
+def close_all_fds_except(fds: Iterable[int]) -> None:
+    """Close every descriptor of this process but these."""
+    kept = sorted({-1, *fds})
+    for low, high in zip(kept, kept[1:] + [os.sysconf("SC_OPEN_MAX")], strict=True):
+        os.closerange(low + 1, high)
+
+
+def spawnv_passfds(path: bytes | str, args: Sequence[str], passfds: Iterable[int], block: Iterable[int] = ()) -> int:
+    """Start the program at `path`; it inherits the standard streams and `passfds`, nothing else. Returns its pid.
+
+    The signals in `block` are blocked in it, besides those blocked in this thread. Raises OSError saying which program could not be started.
+    """
+    passed = set(passfds)
+    # A dup2 onto itself clears close-on-exec, in the child only.
+    actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in sorted(passed)]
+    # Close-on-exec is Python's default; this is for descriptors somebody made inheritable.
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            if fd > 2 and fd not in passed and os.get_inheritable(fd):
+                actions.append((os.POSIX_SPAWN_CLOSE, fd))
+        except OSError:
+            pass
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ()) | set(block)
+    try:
+        return os.posix_spawn(path, list(args), os.environ, file_actions=actions, setsigmask=mask)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot start a Python process: {error.strerror}", os.fsdecode(path)) from None
+
+
+def _args_from_interpreter_flags() -> list[str]:
+    """Return the options that give a child interpreter the flags, warning filters and -X options of this one."""
+    # `subprocess` computes them, but importing it takes longer than starting the child. Most interpreters have no
+    # option set; an integer flag other than these defaults, or any -W or -X, makes us ask.
+    flags = sys.flags
+    plain = not (
+        sys.warnoptions
+        or sys._xoptions
+        or flags.debug
+        or flags.inspect
+        or flags.interactive
+        or flags.optimize
+        or flags.dont_write_bytecode
+        or flags.no_user_site
+        or flags.no_site
+        or flags.ignore_environment
+        or flags.verbose
+        or flags.bytes_warning
+        or flags.isolated
+        or flags.dev_mode
+        or flags.safe_path
+        or flags.quiet
+    )
+    if plain:
+        return []
+    import subprocess
+
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+
+
+_null_stdin: Any = None
+
+
+def _close_stdin() -> None:
+    """Give a child an empty stdin: the terminal belongs to the parent."""
+    global _null_stdin
+    if sys.stdin is None or sys.stdin is _null_stdin:
+        return
+    try:
+        sys.stdin.close()
+    except (OSError, ValueError):
+        pass
+    try:
+        fd = os.open(os.devnull, os.O_RDONLY)
+        try:
+            sys.stdin = _null_stdin = open(fd, encoding="utf-8", closefd=False)  # noqa: SIM115
+        except BaseException:
+            os.close(fd)
+            raise
+    except (OSError, ValueError):
+        pass
+
+
+def _flush_std_streams() -> None:
+    """Flush stdout and stderr, whatever state the program has left them in."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass
+
+
+def is_abstract_socket_namespace(address: object) -> bool:
+    """Return whether a socket address is an abstract one: it begins with a zero byte and is no file."""
+    if not address:
+        return False
+    if isinstance(address, bytes):
+        return address[0] == 0
+    if isinstance(address, str):
+        return address[0] == "\0"
+    raise TypeError(f"a socket address is bytes or str, not {address!r}")
+
+
+abstract_sockets_supported = sys.platform == "linux"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# After a fork
+
+
+_afterfork_registry: dict[tuple[int, int, Callable[[Any], object]], _weakref.ref[Any]] = {}
+_afterfork_counter = itertools.count()
+
+
+def register_after_fork(obj: Any, func: Callable[[Any], object]) -> None:
+    """Have `func(obj)` called in each child process that is forked to run a Process, while `obj` lives."""
+    key = (next(_afterfork_counter), id(obj), func)
+    _afterfork_registry[key] = _weakref.ref(obj, lambda _: _afterfork_registry.pop(key, None))
+
+
+def _run_after_forkers() -> None:
+    for (_, _, func), reference in sorted(_afterfork_registry.items(), key=lambda item: item[0][0]):
+        obj = reference()
+        if obj is None:
+            continue
+        try:
+            func(obj)
+        except Exception as error:  # noqa: BLE001 - any function may be registered
+            info("after forker raised exception %s", error)
+
+
+class ForkAwareThreadLock:
+    """A lock that is free in a forked child, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self.acquire = self._lock.acquire
+        self.release = self._lock.release
+        register_after_fork(self, ForkAwareThreadLock._at_fork_reinit)
+
+    def _at_fork_reinit(self) -> None:
+        self._lock._at_fork_reinit()  # type: ignore[attr-defined]
+
+    def __enter__(self) -> bool:
+        return self._lock.__enter__()
+
+    def __exit__(self, *args: object) -> None:
+        self._lock.__exit__(*args)  # type: ignore[arg-type]
+
+
+class ForkAwareLocal(_thread._local):
+    """Thread-local attributes that are gone in a forked child."""
+
+    def __init__(self) -> None:
+        register_after_fork(self, lambda obj: obj.__dict__.clear())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finalizers
+
+
+_finalizer_registry: dict[tuple[int | None, int], Finalize] = {}
+_finalizer_counter = itertools.count()
+
+
+class Finalize:
+    """A call made once: when `obj` is collected, when the process exits, or when called by hand.
+
+    At exit those with an `exitpriority` run, the highest first, among equals the newest first; one without runs only
+    with its object or by hand. A finalizer belongs to the process that made it: in a forked child it does nothing.
+    """
+
+    def __init__(
+        self,
+        obj: Any,
+        callback: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        exitpriority: int | None = None,
+    ) -> None:
+        if exitpriority is not None and not isinstance(exitpriority, int):
+            raise TypeError(f"exitpriority must be None or an int, not {type(exitpriority).__name__}")
+        if obj is not None:
+            self._weakref: _weakref.ref[Any] | None = _weakref.ref(obj, self)
+        elif exitpriority is None:
+            raise ValueError("without an object, exitpriority cannot be None: nothing would ever call the finalizer")
+        else:
+            self._weakref = None
+        self._callback: Callable[..., Any] | None = callback
+        self._args = args
+        self._kwargs = kwargs or {}
+        self._key = (exitpriority, next(_finalizer_counter))
+        self._pid = os.getpid()
+        _finalizer_registry[self._key] = self
+
+    def __call__(self, wr: object = None) -> Any:
+        """Make the call, unless it was made before. Returns what the callback returns."""
+        if _finalizer_registry.pop(self._key, None) is None:
+            sub_debug("finalizer no longer registered")
+            return None
+        callback, args, kwargs = self._callback, self._args, self._kwargs
+        self._forget()
+        if callback is None or self._pid != os.getpid():
+            sub_debug("finalizer ignored because different process")
+            return None
+        sub_debug("finalizer calling %s with args %s and kwargs %s", callback, args, kwargs)
+        return callback(*args, **kwargs)
+
+    def _forget(self) -> None:
+        self._weakref = self._callback = None
+        self._args, self._kwargs = (), {}
+
+    def cancel(self) -> None:
+        """Never make the call."""
+        if _finalizer_registry.pop(self._key, None) is not None:
+            self._forget()
+
+    def still_active(self) -> bool:
+        """Return whether the call is still to be made."""
+        return self._key in _finalizer_registry
+
+    def __repr__(self) -> str:
+        obj = self._weakref and self._weakref()
+        if self._callback is None:
+            return f"<{type(self).__name__} object, dead>"
+        parts = [f"callback={getattr(self._callback, '__name__', self._callback)}"]
+        if self._args:
+            parts.append(f"args={self._args}")
+        if self._kwargs:
+            parts.append(f"kwargs={self._kwargs}")
+        if self._key[0] is not None:
+            parts.append(f"exitpriority={self._key[0]}")
+        return f"<{type(self).__name__} object, {', '.join(parts)}{'' if obj is None else f', of {obj!r}'}>"
+
+
+def _run_finalizers(minpriority: int | None = None) -> None:
+    """Run the finalizers that have an exit priority of at least `minpriority` (None: any).
+
+    Without `minpriority` those that have none are dropped afterwards: the process is about to end.
+    """
+    # The copy is one step for other threads; finalizers may come and go while we run these.
+    due = [key for key in list(_finalizer_registry) if key[0] is not None]
+    if minpriority is not None:
+        due = [key for key in due if key[0] >= minpriority]  # type: ignore[operator]
+    for key in sorted(due, reverse=True):
+        finalizer = _finalizer_registry.get(key)
+        if finalizer is None:
+            continue
+        sub_debug("calling %s", finalizer)
+        try:
+            finalizer()
+        except Exception:  # noqa: BLE001 - the others must run too
+            import traceback
+
+            traceback.print_exc()
+    if minpriority is None:
+        _finalizer_registry.clear()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Exit
+
+
+_exiting = False
+# A daemonic child that has not obeyed SIGTERM for this many seconds is killed: exit must not hang on it.
+DAEMON_GRACE = 10.0
+
+
+def is_exiting() -> bool:
+    """Return whether the process is on its way out."""
+    return _exiting
+
+
+def _exit_function() -> None:
+    """Leave in order: finalizers of priority 0 and up, children, the other finalizers. Runs once per process."""
+    global _exiting
+    if _exiting:
+        return
+    _exiting = True
+    info("process shutting down")
+    _run_finalizers(0)
+    children = process.active_children()
+    daemons = [child for child in children if child.daemon]
+    for child in daemons:
+        info("calling terminate() for daemon %s", child.name)
+        child._popen.terminate()
+    for child in daemons:
+        child.join(DAEMON_GRACE)
+        if child.exitcode is None:
+            child.kill()
+    for child in children:
+        info("calling join() for process %s", child.name)
+        child.join()
+    _run_finalizers()
+
+
+atexit.register(_exit_function)
+
+
+def get_temp_dir() -> str:
+    """Return the directory for this program's temporary files; made on first call, removed at exit."""
+    config = process.current_process()._config
+    tempdir = config.get("tempdir")
+    if tempdir is None:
+        import shutil
+        import tempfile
+
+        tempdir = tempfile.mkdtemp(prefix="manycore-")
+        info("created temp directory %s", tempdir)
+        # The last finalizer of all: others may still use files in it.
+        Finalize(None, _remove_temp_dir, args=(shutil.rmtree, tempdir), exitpriority=-100)
+        config["tempdir"] = tempdir
+    return tempdir
+
+
+def _remove_temp_dir(rmtree: Callable[..., None], tempdir: str) -> None:
+    rmtree(tempdir, ignore_errors=True)
+    process.current_process()._config.pop("tempdir", None)
+
+
+def _cleanup_tests() -> None:
+    """Leave nothing behind after a test: no zygote, no finalizer, no child."""
+    forkserver = sys.modules.get(f"{__package__}.forkserver")
+    if forkserver is not None:
+        forkserver._forkserver._stop()
+    _run_finalizers()
+    import gc
+
+    gc.collect()
+    process._cleanup()
