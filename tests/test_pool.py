@@ -7,6 +7,7 @@ import os
 import threading
 
 import pytest
+
 from support import tasks
 
 CHUNKS = [None, 1, 7, 1000]
@@ -363,7 +364,7 @@ def test_several_threads_on_one_pool(pool):
                 assert list(pool.imap(tasks.double, items, 2)) == [2 * n for n in items]
                 with pytest.raises(ValueError):
                     pool.apply(tasks.fail, (number,))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - reported by the main thread
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]

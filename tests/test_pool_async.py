@@ -5,6 +5,7 @@ import pickle
 import threading
 
 import pytest
+
 from support import census, tasks
 
 

@@ -6,6 +6,7 @@ import queue
 import threading
 
 import pytest
+
 from support import census, tasks
 
 BOTH = pytest.mark.parametrize("call", ["imap", "imap_unordered"])
@@ -342,7 +343,9 @@ def test_an_input_that_uses_the_pool(pool):
     assert list(pool.imap(tasks.double, pool.imap(tasks.square, range(20)))) == [2 * n * n for n in range(20)]
 
 
-@pytest.mark.only("manycore", reason="next() of the standard package raises TimeoutError when another thread took the item")
+@pytest.mark.only(
+    "manycore", reason="next() of the standard package raises TimeoutError when another thread took the item"
+)
 @BOTH
 def test_several_threads_take_from_one_iterator(pool, call):
     iterator = getattr(pool, call)(tasks.identity, range(400))

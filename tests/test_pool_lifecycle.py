@@ -7,6 +7,7 @@ import warnings
 import weakref
 
 import pytest
+
 from support import census, tasks
 
 # --- making ---
@@ -232,7 +233,7 @@ def test_results_that_terminate_leaves(mp, gate, end):
             pass
         pool.join()
     else:
-        with pytest.warns(ResourceWarning):
+        with pytest.warns(ResourceWarning):  # noqa: PT031 - the collector warns
             del pool
             gc.collect()
     for result in (running, queued, mapped):
@@ -284,7 +285,7 @@ def test_a_dropped_pool_warns_and_ends(mp):
     assert pool.map(tasks.square, [1, 2]) == [1, 4]
     with census.Watch([process.pid for process in pool._pool]) as watch:
         reference = weakref.ref(pool)
-        with pytest.warns(ResourceWarning, match="unclosed running .*pool.*state=RUN"):
+        with pytest.warns(ResourceWarning, match="unclosed running .*pool.*state=RUN"):  # noqa: PT031
             del pool
             gc.collect()
         assert reference() is None
@@ -420,6 +421,7 @@ def test_pool_is_full_again_after_replacement(mp):
 # --- processes that have a pool ---
 
 
+@pytest.mark.only("manycore", reason="a child of os.fork ends the workers of the standard package as it exits")
 def test_a_forked_child_leaves_the_pool_alone(script):
     """A child made by os.fork ends as programs end: its exit handlers must not touch workers that are not its own."""
     running = script(
@@ -488,7 +490,7 @@ def test_a_subclass_of_pool(mp):
         made = []  # noqa: RUF012
 
         @staticmethod
-        def Process(context, *args, **kwargs):  # noqa: N802 - the standard package's name
+        def Process(context, *args, **kwargs):
             process = context.Process(*args, **kwargs)
             Pool.made.append(process)
             return process

@@ -16,6 +16,7 @@ import sys
 import uuid
 
 import pytest
+
 from support import tasks
 
 np = pytest.importorskip("numpy", reason="the payload tests pass arrays")
@@ -67,6 +68,9 @@ class Slotted:
 
     def __eq__(self, other):
         return type(other) is Slotted and self.value == other.value
+
+    def __repr__(self):
+        return f"Slotted({self.value})"
 
     __hash__ = None
 
@@ -147,35 +151,18 @@ VALUES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def pools():
-    made = {}
-    yield made
-    for pool in made.values():
-        pool.terminate()
-        pool.join()
-
-
-@pytest.fixture
-def shared(mp, pools):
-    """One pool for all values: what one message leaves behind would show in the next."""
-    if mp.__name__ not in pools:
-        pools[mp.__name__] = mp.Pool(2)
-    return pools[mp.__name__]
-
-
 def show(value):
     return repr(value)[:30].encode("ascii", "backslashreplace").decode()
 
 
 @pytest.mark.parametrize("value", VALUES, ids=[f"{n}-{show(value)}" for n, value in enumerate(VALUES)])
-def test_values(shared, value):
+def test_values(pool, value):
     expected = pickle.loads(pickle.dumps(value))
     for result in (
-        shared.apply(tasks.identity, (value,)),
-        shared.map(tasks.identity, [value, value], chunksize=2)[1],
-        shared.apply(tasks.echo, (), {"k": value})[1]["k"],
-        next(shared.imap(tasks.identity, [[value]]))[0],
+        pool.apply(tasks.identity, (value,)),
+        pool.map(tasks.identity, [value, value], chunksize=2)[1],
+        pool.apply(tasks.echo, (), {"k": value})[1]["k"],
+        next(pool.imap(tasks.identity, [[value]]))[0],
     ):
         assert type(result) is type(expected)
         assert result == expected
@@ -184,100 +171,103 @@ def test_values(shared, value):
             assert result.maxlen == value.maxlen
 
 
-def test_nan(shared):
-    assert math.isnan(shared.apply(tasks.identity, (math.nan,)))
+def test_nan(pool):
+    assert math.isnan(pool.apply(tasks.identity, (math.nan,)))
 
 
-def test_all_values_in_one_message(shared):
-    assert shared.apply(tasks.identity, (VALUES,)) == VALUES
-    assert shared.map(tasks.identity, VALUES) == VALUES
-    assert shared.map(tasks.identity, VALUES, chunksize=1) == VALUES
+def test_all_values_in_one_message(pool):
+    assert pool.apply(tasks.identity, (VALUES,)) == VALUES
+    assert pool.map(tasks.identity, VALUES) == VALUES
+    assert pool.map(tasks.identity, VALUES, chunksize=1) == VALUES
 
 
-def test_the_tutorials_rows(shared):
+def test_the_tutorials_rows(pool):
     rows = np.random.default_rng(1).integers(0, 10, size=[20_000, 5]).tolist()
-    assert shared.map(tasks.identity, rows) == rows
-    assert shared.map(sum, rows) == [sum(row) for row in rows]
+    assert pool.map(tasks.identity, rows) == rows
+    assert pool.map(sum, rows) == [sum(row) for row in rows]
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 4095, 4096, 4097, 65535, 65536, 1 << 20, (1 << 20) + 1, 5_000_000, 70_000_000])
-def test_sizes(shared, size):
+@pytest.mark.parametrize(
+    "size", [0, 1, 63, 64, 4095, 4096, 4097, 65535, 65536, 1 << 20, (1 << 20) + 1, 5_000_000, 70_000_000]
+)
+def test_sizes(pool, size):
     """Around every boundary a transport may have."""
     data = bytes([size % 251]) * size
-    assert shared.apply(tasks.identity, (data,)) == data
-    assert shared.apply(tasks.identity, (bytearray(data),)) == data
-    assert shared.apply(tasks.length, (data,)) == size
-    assert shared.apply(tasks.make_bytes, (size,)) == bytes(size)
+    assert pool.apply(tasks.identity, (data,)) == data
+    assert pool.apply(tasks.identity, (bytearray(data),)) == data
+    assert pool.apply(tasks.length, (data,)) == size
+    assert pool.apply(tasks.make_bytes, (size,)) == bytes(size)
 
 
-def test_many_sizes_at_once(shared):
+def test_many_sizes_at_once(pool):
     items = [bytes([n % 256]) * (n * 7919 % 300_000) for n in range(200)]
     for chunksize in (None, 1, 7):
-        assert shared.map(tasks.identity, items, chunksize) == items
-    assert list(shared.imap(tasks.identity, items)) == items
+        assert pool.map(tasks.identity, items, chunksize) == items
+    assert list(pool.imap(tasks.identity, items)) == items
 
 
 # --- identity inside a message ---
 
 
-def test_aliasing_is_kept(shared):
+def test_aliasing_is_kept(pool):
     inner = [1]
-    assert shared.apply(tasks.is_same_object, ([inner, inner],)) is True
-    assert shared.apply(tasks.is_same_object, ([[1], [1]],)) is False
-    pair = shared.apply(tasks.append_to_first, ([inner, inner],))
+    assert pool.apply(tasks.is_same_object, ([inner, inner],)) is True
+    assert pool.apply(tasks.is_same_object, ([[1], [1]],)) is False
+    pair = pool.apply(tasks.append_to_first, ([inner, inner],))
     assert pair == [[1, "new"], [1, "new"]]
     assert pair[0] is pair[1]
     assert inner == [1]
 
 
 @pytest.mark.parametrize(
-    "value", [bytearray(b"x"), {"a": 1}, {1}, "a long string, not interned " * 3, b"bytes" * 30, 2**100, (1, 2), tasks.Point(1, 2)]
+    "value",
+    [bytearray(b"x"), {"a": 1}, {1}, "a long string, not interned " * 3, b"bytes" * 30, (1, 2), tasks.Point(1, 2)],
 )
-def test_aliasing_of_every_type(shared, value):
-    pair = shared.apply(tasks.identity, ([value, value],))
+def test_aliasing_of_every_type(pool, value):
+    pair = pool.apply(tasks.identity, ([value, value],))
     assert pair[0] is pair[1]
 
 
-def test_aliasing_between_arguments(shared):
+def test_aliasing_between_arguments(pool):
     inner = [1]
-    args, kwargs = shared.apply(tasks.echo, (inner,), {"k": inner})
+    args, kwargs = pool.apply(tasks.echo, (inner,), {"k": inner})
     assert args[0] is kwargs["k"]
 
 
-def test_aliasing_of_arrays(shared):
+def test_aliasing_of_arrays(pool):
     inner = np.arange(100_000)
-    pair = shared.apply(tasks.identity, ([inner, inner],))
+    pair = pool.apply(tasks.identity, ([inner, inner],))
     assert pair[0] is pair[1]
 
 
-def test_cycles(shared):
+def test_cycles(pool):
     value = [1]
     value.append(value)
-    result = shared.apply(tasks.identity, (value,))
+    result = pool.apply(tasks.identity, (value,))
     assert result[1] is result
     mapping = {"k": []}
     mapping["k"].append(mapping)
-    result = shared.apply(tasks.identity, (mapping,))
+    result = pool.apply(tasks.identity, (mapping,))
     assert result["k"][0] is result
     point = tasks.Point(1, None)
     point.y = ([point],)
-    result = shared.apply(tasks.identity, (point,))
+    result = pool.apply(tasks.identity, (point,))
     assert result.y[0][0] is result
 
 
-def test_results_are_copies(shared):
+def test_results_are_copies(pool):
     value = [1, [2]]
-    result = shared.apply(tasks.identity, (value,))
+    result = pool.apply(tasks.identity, (value,))
     assert result == value
     assert result is not value
     assert result[1] is not value[1]
 
 
-def test_an_argument_is_taken_when_the_call_is_made(shared, gate):
+def test_an_argument_is_taken_when_the_call_is_made(pool, gate):
     """Except for what the standard package leaves open: here both tasks wait, the third is still in the queue."""
-    blockers = [shared.apply_async(tasks.wait_at, (gate,)) for _ in range(2)]
+    blockers = [pool.apply_async(tasks.wait_at, (gate,)) for _ in range(2)]
     gate.arrivals(2)
-    results = [shared.apply_async(tasks.identity, ([n],)) for n in range(3)]
+    results = [pool.apply_async(tasks.identity, ([n],)) for n in range(3)]
     gate.open()
     assert [result.get() for result in results] == [[0], [1], [2]]
     assert [blocker.get() for blocker in blockers] == [None, None]
@@ -310,32 +300,33 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_arrays(shared, name):
+def test_arrays(pool, name):
     value = ARRAYS[name]
     expected = pickle.loads(pickle.dumps(value, 5))
-    for result in (shared.apply(tasks.identity, (value,)), shared.map(tasks.identity, [[value, 1]])[0][0]):
+    for result in (pool.apply(tasks.identity, (value,)), pool.map(tasks.identity, [[value, 1]])[0][0]):
         assert type(result) is type(expected)
-        assert result.dtype == expected.dtype
+        # The byte order may become the machine's own: pickle's protocols differ in it.
+        assert result.dtype.newbyteorder("=") == expected.dtype.newbyteorder("=")
         assert result.shape == expected.shape
         assert result.flags.f_contiguous == expected.flags.f_contiguous
         assert result.flags.writeable
         np.testing.assert_array_equal(result, expected)
 
 
-def test_a_read_only_array(shared):
+def test_a_read_only_array(pool):
     """As pickle by protocol 5 in band gives it back, whatever that is in this numpy: writable."""
     value = np.arange(100_000)
     value.flags.writeable = False
-    before, after = shared.apply(tasks.fill_array, (value.copy(), 7))
+    before, after = pool.apply(tasks.fill_array, (value.copy(), 7))
     np.testing.assert_array_equal(before, value)
     assert (after == 7).all()
-    np.testing.assert_array_equal(shared.apply(tasks.identity, (value,)), value)
+    np.testing.assert_array_equal(pool.apply(tasks.identity, (value,)), value)
 
 
 @pytest.mark.parametrize("size", [10, 10_000, 2_000_000])
-def test_a_received_array_is_private_and_writable(shared, size):
+def test_a_received_array_is_private_and_writable(pool, size):
     value = np.arange(float(size))
-    before, after = shared.apply(tasks.fill_array, (value, -1.0))
+    before, after = pool.apply(tasks.fill_array, (value, -1.0))
     np.testing.assert_array_equal(before, np.arange(float(size)))
     assert (after == -1.0).all()
     np.testing.assert_array_equal(value, np.arange(float(size)), err_msg="the caller's array is untouched")
@@ -344,10 +335,10 @@ def test_a_received_array_is_private_and_writable(shared, size):
 
 @pytest.mark.parametrize("size", [10, 10_000, 1_000_000])
 @pytest.mark.parametrize("chunksize", [1, 4])
-def test_an_array_in_many_tasks_of_a_job(shared, size, chunksize):
+def test_an_array_in_many_tasks_of_a_job(pool, size, chunksize):
     """It may be placed once; what one task writes no other may see."""
     value = np.zeros(size)
-    results = shared.starmap(tasks.fill_array, [(value, n) for n in range(1, 9)], chunksize=chunksize)
+    results = pool.starmap(tasks.fill_array, [(value, n) for n in range(1, 9)], chunksize=chunksize)
     for n, (before, after) in enumerate(results, 1):
         # Inside one chunk of the standard package the array is one object: the tasks of a chunk share it.
         assert chunksize == 4 or (before == 0).all()
@@ -356,12 +347,12 @@ def test_an_array_in_many_tasks_of_a_job(shared, size, chunksize):
 
 
 @pytest.mark.parametrize("size", [100, 3_000_000])
-def test_results_do_not_share_memory(shared, size):
-    first, second = shared.map(tasks.identity, [bytearray(size), bytearray(size)], chunksize=1)
+def test_results_do_not_share_memory(pool, size):
+    first, second = pool.map(tasks.identity, [bytearray(size), bytearray(size)], chunksize=1)
     first[0] = 1
     assert second[0] == 0
-    one = shared.apply(tasks.identity, (np.zeros(size),))
-    two = shared.apply(tasks.identity, (np.zeros(size),))
+    one = pool.apply(tasks.identity, (np.zeros(size),))
+    two = pool.apply(tasks.identity, (np.zeros(size),))
     one[:] = 1
     assert (two == 0).all()
     assert not np.shares_memory(one, two)
@@ -381,21 +372,21 @@ def test_results_outlive_the_pool(mp):
     large[0] = 0
 
 
-def test_results_kept_while_the_pool_goes_on(shared):
+def test_results_kept_while_the_pool_goes_on(pool):
     """Memory of a result that is still alive is not given to another message."""
     kept = []
     for n in range(60):
-        kept.append(shared.apply(tasks.identity, (np.full(50_000, n),)))
+        kept.append(pool.apply(tasks.identity, (np.full(50_000, n),)))
         if n % 3 == 0:
             kept[n // 2] = None
     for n, result in enumerate(kept):
         assert result is None or (result == n).all()
 
 
-def test_a_view_keeps_its_memory(shared):
-    view = shared.apply(tasks.identity, (np.arange(500_000),))[1000:1010]
+def test_a_view_keeps_its_memory(pool):
+    view = pool.apply(tasks.identity, (np.arange(500_000),))[1000:1010]
     for _ in range(10):
-        shared.apply(tasks.identity, (np.zeros(500_000, dtype=int),))
+        pool.apply(tasks.identity, (np.zeros(500_000, dtype=int),))
     np.testing.assert_array_equal(view, np.arange(1000, 1010))
 
 
@@ -408,10 +399,10 @@ def test_a_worker_may_keep_what_it_received(mp):
     pool.join()
 
 
-def test_bytearray_is_private_and_resizable(shared):
+def test_bytearray_is_private_and_resizable(pool):
     for size in (10, 500_000):
         value = bytearray(size)
-        result = shared.apply(tasks.overwrite, (value,))
+        result = pool.apply(tasks.overwrite, (value,))
         assert result[0] == 99
         assert value[0] == 0
         assert type(result) is bytearray
@@ -419,46 +410,48 @@ def test_bytearray_is_private_and_resizable(shared):
         assert len(result) == size + 4
 
 
-def test_pickle_buffers(shared):
+@pytest.mark.only("manycore", reason="the standard package pickles by protocol 4, which has no buffers")
+def test_pickle_buffers(pool):
     """An object that hands out buffers itself, out of band where the transport can."""
     value = pickle.PickleBuffer(b"x" * 100_000)
-    assert bytes(shared.apply(tasks.identity, ([value],))[0]) == b"x" * 100_000
+    assert bytes(pool.apply(tasks.identity, ([value],))[0]) == b"x" * 100_000
 
 
-def test_what_never_pickles(shared):
+def test_what_never_pickles(pool):
     for value in (memoryview(b"x"), io.StringIO, sys):
         try:
             pickle.dumps(value)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever pickle raises
             with pytest.raises(type(error)):
-                shared.apply(tasks.identity, (value,))
+                pool.apply(tasks.identity, (value,))
         else:
-            assert shared.apply(tasks.identity, (value,)) == value
-    assert shared.apply(tasks.square, (2,)) == 4
+            assert pool.apply(tasks.identity, (value,)) == value
+    assert pool.apply(tasks.square, (2,)) == 4
 
 
 # --- depth ---
 
 
-def test_a_deep_value(shared):
+def test_a_deep_value(pool):
     value = tasks.nested(150)
-    assert shared.apply(tasks.identity, (value,)) == value
+    assert pool.apply(tasks.identity, (value,)) == value
 
 
-def test_a_value_that_is_too_deep(shared):
+def test_a_value_that_is_too_deep(pool):
     """An error, not a crash, and not a hang; the pool goes on."""
     value = tasks.nested(100_000)
     with pytest.raises(RecursionError):
-        shared.apply(tasks.length, (value,))
-    assert shared.apply(tasks.square, (2,)) == 4
+        pool.apply(tasks.length, (value,))
+    assert pool.apply(tasks.square, (2,)) == 4
     while value:  # freed step by step
         value = value[0]
 
 
-def test_a_result_that_is_too_deep(mp, shared):
+@pytest.mark.only("manycore", reason="the worker of the standard package dies of the error inside its error message")
+def test_a_result_that_is_too_deep(mp, pool):
     with pytest.raises((RecursionError, mp.pool.MaybeEncodingError)):
-        shared.apply(tasks.nested, (100_000,))
-    assert shared.apply(tasks.square, (2,)) == 4
+        pool.apply(tasks.nested, (100_000,))
+    assert pool.apply(tasks.square, (2,)) == 4
 
 
 # --- how pickling is changed ---
@@ -490,9 +483,9 @@ def test_copyreg(mp):
         copyreg.dispatch_table.pop(tasks.Sneaky)
 
 
-def test_a_reducer_of_a_subclass(shared):
+def test_a_reducer_of_a_subclass(pool):
     class_by_reduce = datetime.timezone(datetime.timedelta(hours=1))
-    assert shared.apply(tasks.identity, (class_by_reduce,)) == class_by_reduce
+    assert pool.apply(tasks.identity, (class_by_reduce,)) == class_by_reduce
 
 
 # --- gigabytes ---
@@ -506,7 +499,9 @@ def test_more_than_two_gibibytes(mp, direction, kind):
     size = 5 << 29
     with mp.Pool(1) as pool:
         if direction == "out":
-            result = pool.apply(tasks.make_bytes if kind == "bytes" else np.zeros, (size if kind == "bytes" else size // 8,))
+            result = pool.apply(
+                tasks.make_bytes if kind == "bytes" else np.zeros, (size if kind == "bytes" else size // 8,)
+            )
             assert len(result) == (size if kind == "bytes" else size // 8)
         else:
             value = bytes(size) if kind == "bytes" else np.zeros(size // 8)

@@ -137,7 +137,7 @@ class _Crew:
         """Wait for every worker to end."""
         for process in list(self.processes):
             process.join()
-        self.core.watch(0)
+        self.core.watch()
 
 
 class Pool:

@@ -62,19 +62,18 @@ class ForkingPickler(pickle.Pickler):
 register = ForkingPickler.register
 
 
+_sockets_known = False
+
+
 def register_late() -> None:
     """Register the reducers of types whose modules were too heavy to import for it, if these are loaded by now."""
-    global register_late
-    socket = sys.modules.get("socket")
-    # A module being imported by another thread is there before its classes are.
-    if hasattr(socket, "socket"):
-        register_late = _nothing
-        if socket.socket not in ForkingPickler._extra_reducers:  # type: ignore[union-attr]
-            register(socket.socket, _reduce_socket)  # type: ignore[union-attr]
-
-
-def _nothing() -> None:
-    pass
+    global _sockets_known
+    # A module that another thread is importing is there before its classes are.
+    if not _sockets_known and hasattr(sys.modules.get("socket"), "socket"):
+        _sockets_known = True
+        socket_type = sys.modules["socket"].socket
+        if socket_type not in ForkingPickler._extra_reducers:
+            register(socket_type, _reduce_socket)
 
 
 def _reduce_socket(sock: Any) -> tuple[Any, ...]:

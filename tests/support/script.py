@@ -44,7 +44,7 @@ class Script:
         self.pid = self.process.pid
         self.output, self.errors = b"", b""
 
-    def read_line(self, seconds=60.0):
+    def read_line(self, seconds=40.0):
         """The next line of its standard output, without the end of line."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self.output:
@@ -52,7 +52,9 @@ class Script:
             chunk = os.read(self.process.stdout.fileno(), 65536) if ready else b""
             if not chunk:
                 self.kill()
-                raise AssertionError(f"no line from the script; it wrote {self.output!r}, errors:\n{self.errors.decode()}")
+                raise AssertionError(
+                    f"no line from the script; it wrote {self.output!r}, errors:\n{self.errors.decode()}"
+                )
             self.output += chunk
         line, _, self.output = self.output.partition(b"\n")
         return line.decode()
@@ -68,7 +70,7 @@ class Script:
         """What Ctrl-C on a terminal does."""
         os.killpg(self.pid, signal.SIGINT)
 
-    def finish(self, seconds=60.0):
+    def finish(self, seconds=40.0):
         """Waits for its end and for the end of its output, which an orphan would keep open. The exit code."""
         try:
             output, errors = self.process.communicate(timeout=seconds)

@@ -142,16 +142,9 @@ impl Core {
         }
     }
 
-    /// Looks for workers that have ended; with a `timeout` in seconds, sleeps
-    /// until one does.
-    #[pyo3(signature = (timeout=0.0))]
-    fn watch(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        let seen = self.pool.events();
-        let until = deadline(timeout);
-        match self.wait(py, || self.pool.wait_for_event(seen, until)) {
-            Err(error) if hooks::is_timeout(py, &error) => Ok(()),
-            other => other,
-        }
+    /// Buries the workers that have ended; does not sleep.
+    fn watch(&self, py: Python<'_>) -> PyResult<()> {
+        self.look_around(py)
     }
 
     /// The keeper's loop: does what nobody waits for, until the pool is stopped.

@@ -29,6 +29,4 @@ mod _engine {
     use crate::result::ApplyResult;
     #[pymodule_export]
     use crate::worker::PoolWorker;
-    #[pymodule_export]
-    use crate::codec::bench::bench;
 }

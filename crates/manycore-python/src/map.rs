@@ -79,6 +79,19 @@ impl Map {
         self.dry.load(Ordering::Relaxed) != 0
     }
 
+    /// Submits what there is room for.
+    pub(crate) fn feed(&self, py: Python<'_>, core: &Core) {
+        let Some(mut state) = lock(&self.state).take() else { return };
+        self.submit(py, core, &mut state);
+        self.dry.store(u32::from(state.submitted >= self.total), Ordering::Relaxed);
+        *lock(&self.state) = Some(state);
+    }
+
+    /// Whether the map has no items.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
     /// Takes what has arrived and submits what there is room for. The outcome,
     /// once everything is answered. One thread at a time.
     pub(crate) fn advance(&self, py: Python<'_>, core: &Core) -> Option<PyResult<Py<PyAny>>> {

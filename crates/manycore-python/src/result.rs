@@ -114,6 +114,11 @@ impl ApplyResult {
             },
         )?;
         let (this, core) = (result.get(), core.get());
+        if matches!(&this.work, Kindred::Map(map) if map.is_empty()) {
+            // As in the standard package: ready at once, and nobody is called back.
+            *lock(&this.state) = State::Done(Ok(pyo3::types::PyList::empty(py).unbind().into_any()));
+            return Ok(result);
+        }
         if this.is_kept() {
             core.feeds.keep(this.key(), result.clone_ref(py));
             core.pool().wake_keeper();
@@ -135,7 +140,8 @@ impl ApplyResult {
                 }
             }
         }
-        if this.is_kept() && matches!(*lock(&this.state), State::Failed(_)) {
+        if this.is_kept() && this.owes_nothing() {
+            // Nothing will arrive that would make the keeper look.
             core.feeds.fail(result.clone_ref(py));
             core.pool().nudge();
             core.pool().wake_keeper();
@@ -147,6 +153,14 @@ impl ApplyResult {
         match &self.work {
             Kindred::Call(call) => call.job.key(),
             Kindred::Map(map) => map.job().key(),
+        }
+    }
+
+    /// Whether everything there was to submit has failed.
+    fn owes_nothing(&self) -> bool {
+        match &self.work {
+            Kindred::Call(_) => matches!(*lock(&self.state), State::Failed(_)),
+            Kindred::Map(map) => map.is_dry() && map.job().owed() == 0,
         }
     }
 
@@ -174,14 +188,14 @@ impl ApplyResult {
 
     /// Submits what a map has room for. True: there is nothing left to submit.
     pub(crate) fn feed(&self, py: Python<'_>, core: &Core) -> bool {
-        if let Kindred::Map(map) = &self.work {
-            if map.is_dry() {
-                return true;
-            }
+        let Kindred::Map(map) = &self.work else { return true };
+        if !map.is_dry() && self.is_kept() {
+            // Settling would call back, which is the keeper's to do.
+            map.feed(py, core);
+        } else if !map.is_dry() {
             self.advance(py, core);
-            return map.is_dry();
         }
-        true
+        map.is_dry()
     }
 
     fn fail(&self, error: PyErr) {

@@ -71,18 +71,6 @@ impl Drop for Owned {
     }
 }
 
-/// Says that an object is read soon.
-#[inline]
-pub(super) fn prefetch(object: *const PyObject) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, for any address whatever.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(object.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = object;
-}
-
 /// The characters of a string, in the form both ends agree on.
 pub(super) struct Text {
     pub(super) tag: u8,
@@ -97,7 +85,7 @@ mod direct {
     use std::os::raw::c_int;
 
     use pyo3::Python;
-    use pyo3::ffi::{self, PyObject, Py_ssize_t};
+    use pyo3::ffi::{self, Py_ssize_t, PyObject};
     use pyo3::sync::PyOnceLock;
 
     use super::super::format::{SMALL_INTS, tag};
@@ -167,9 +155,7 @@ mod direct {
             static TABLE: PyOnceLock<SmallInts> = PyOnceLock::new();
             TABLE.get_or_init(py, || {
                 // SAFETY: attached; small ints exist, so this cannot fail.
-                SmallInts(std::array::from_fn(|value| unsafe {
-                    ffi::PyLong_FromLong(value as std::os::raw::c_long)
-                }))
+                SmallInts(std::array::from_fn(|value| unsafe { ffi::PyLong_FromLong(value as std::os::raw::c_long) }))
             })
         }
 
@@ -197,8 +183,7 @@ mod direct {
                 let flags = ffi::Py_ASNATIVEBYTES_LITTLE_ENDIAN;
                 let size = ffi::PyLong_AsNativeBytes(object, std::ptr::null_mut(), 0, flags);
                 let mut bytes = vec![0; usize::try_from(size).ok()?];
-                let size =
-                    ffi::PyLong_AsNativeBytes(object, bytes.as_mut_ptr().cast(), size, flags);
+                let size = ffi::PyLong_AsNativeBytes(object, bytes.as_mut_ptr().cast(), size, flags);
                 (size >= 0).then_some(bytes)
             }
             #[cfg(not(Py_3_13))]
@@ -209,8 +194,7 @@ mod direct {
                 let digits = (*object.cast::<Int>()).base.ob_size.unsigned_abs();
                 let mut bytes = vec![0; digits * 30 / 8 + 1];
                 let size = bytes.len();
-                let status =
-                    ffi::_PyLong_AsByteArray(object.cast(), bytes.as_mut_ptr(), size, 1, 1);
+                let status = ffi::_PyLong_AsByteArray(object.cast(), bytes.as_mut_ptr(), size, 1, 1);
                 (status >= 0).then_some(bytes)
             }
         }
@@ -220,11 +204,8 @@ mod direct {
         // SAFETY: attached; the slice is ours.
         unsafe {
             #[cfg(Py_3_13)]
-            let object = ffi::PyLong_FromNativeBytes(
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                ffi::Py_ASNATIVEBYTES_LITTLE_ENDIAN,
-            );
+            let object =
+                ffi::PyLong_FromNativeBytes(bytes.as_ptr().cast(), bytes.len(), ffi::Py_ASNATIVEBYTES_LITTLE_ENDIAN);
             #[cfg(not(Py_3_13))]
             let object = ffi::_PyLong_FromByteArray(bytes.as_ptr(), bytes.len(), 1, 1);
             Owned::new(object)
@@ -248,20 +229,13 @@ mod direct {
                 #[cfg(not(Py_3_14))]
                 ffi::PyUnicode_1BYTE_KIND if is_ascii => (tag::ASCII, 1),
                 #[cfg(Py_3_14)]
-                ffi::PyUnicode_1BYTE_KIND if std::slice::from_raw_parts(data, len).is_ascii() => {
-                    (tag::ASCII, 1)
-                }
+                ffi::PyUnicode_1BYTE_KIND if std::slice::from_raw_parts(data, len).is_ascii() => (tag::ASCII, 1),
                 ffi::PyUnicode_1BYTE_KIND => (tag::TEXT_1, 1),
                 ffi::PyUnicode_2BYTE_KIND => (tag::TEXT_2, 2),
                 ffi::PyUnicode_4BYTE_KIND => (tag::TEXT_4, 4),
                 _ => return None,
             };
-            Some(Text {
-                tag,
-                data,
-                len: len * width,
-                _keep: None,
-            })
+            Some(Text { tag, data, len: len * width, _keep: None })
         }
     }
 
@@ -269,18 +243,14 @@ mod direct {
     /// to: copied first, then held against what the interpreter believes of such a
     /// string. `Ok(None)`: it is not one.
     #[inline]
-    pub(in crate::codec) unsafe fn make_text(
-        tag: u8,
-        data: *const u8,
-        len: usize,
-    ) -> Result<Option<Owned>, ()> {
+    pub(in crate::codec) unsafe fn make_text(tag: u8, data: *const u8, len: usize) -> Result<Option<Owned>, ()> {
         let (width, most) = match tag {
             tag::ASCII => (1, 0x7F),
             tag::TEXT_1 => (1, 0xFF),
             tag::TEXT_2 => (2, 0xFFFF),
             _ => (4, 0x10_FFFF),
         };
-        if len % width != 0 {
+        if !len.is_multiple_of(width) {
             return Ok(None);
         }
         // SAFETY: the caller checked that `len` bytes can be read. The new string
@@ -293,9 +263,7 @@ mod direct {
                 if byte > 0x7F {
                     return Ok(None);
                 }
-                return Owned::new(ffi::PyUnicode_FromOrdinal(c_int::from(byte)))
-                    .map(Some)
-                    .ok_or(());
+                return Owned::new(ffi::PyUnicode_FromOrdinal(c_int::from(byte))).map(Some).ok_or(());
             }
             if len == 0 && tag != tag::ASCII {
                 return Ok(None);
@@ -306,13 +274,12 @@ mod direct {
             let canonical = match tag {
                 tag::ASCII => std::slice::from_raw_parts(inside, len).is_ascii(),
                 tag::TEXT_1 => !std::slice::from_raw_parts(inside, len).is_ascii(),
-                tag::TEXT_2 => std::slice::from_raw_parts(inside.cast::<u16>(), len / 2)
-                    .iter()
-                    .any(|unit| *unit > 0xFF),
+                tag::TEXT_2 => {
+                    std::slice::from_raw_parts(inside.cast::<u16>(), len / 2).iter().any(|unit| *unit > 0xFF)
+                }
                 _ => {
                     let units = std::slice::from_raw_parts(inside.cast::<u32>(), len / 4);
-                    units.iter().any(|unit| *unit > 0xFFFF)
-                        && units.iter().all(|unit| *unit <= 0x10_FFFF)
+                    units.iter().any(|unit| *unit > 0xFFFF) && units.iter().all(|unit| *unit <= 0x10_FFFF)
                 }
             };
             if !canonical {
@@ -320,9 +287,7 @@ mod direct {
             }
             if tag == tag::TEXT_1 && len == 1 {
                 let byte = *inside;
-                return Owned::new(ffi::PyUnicode_FromOrdinal(c_int::from(byte)))
-                    .map(Some)
-                    .ok_or(());
+                return Owned::new(ffi::PyUnicode_FromOrdinal(c_int::from(byte))).map(Some).ok_or(());
             }
             Ok(Some(text))
         }
@@ -380,7 +345,7 @@ mod stable {
     use std::os::raw::{c_int, c_long};
 
     use pyo3::Python;
-    use pyo3::ffi::{self, PyObject, Py_ssize_t};
+    use pyo3::ffi::{self, Py_ssize_t, PyObject};
 
     use super::super::format::tag;
     use super::{Owned, Text};
@@ -414,24 +379,12 @@ mod stable {
     pub(in crate::codec) unsafe fn big_int_bytes(object: *mut PyObject) -> Option<Vec<u8>> {
         // SAFETY: an exact int; formats and arguments match; results are checked.
         unsafe {
-            let bits = Owned::new(ffi::PyObject_CallMethod(
-                object,
-                c"bit_length".as_ptr(),
-                std::ptr::null(),
-            ))?;
+            let bits = Owned::new(ffi::PyObject_CallMethod(object, c"bit_length".as_ptr(), std::ptr::null()))?;
             let size = ffi::PyLong_AsSsize_t(bits.as_ptr()) / 8 + 1;
             let method = Owned::new(ffi::PyObject_GetAttrString(object, c"to_bytes".as_ptr()))?;
             let args = Owned::new(ffi::Py_BuildValue(c"(ns)".as_ptr(), size, c"little".as_ptr()))?;
-            let named = Owned::new(ffi::Py_BuildValue(
-                c"{sO}".as_ptr(),
-                c"signed".as_ptr(),
-                ffi::Py_True(),
-            ))?;
-            let bytes = Owned::new(ffi::PyObject_Call(
-                method.as_ptr(),
-                args.as_ptr(),
-                named.as_ptr(),
-            ))?;
+            let named = Owned::new(ffi::Py_BuildValue(c"{sO}".as_ptr(), c"signed".as_ptr(), ffi::Py_True()))?;
+            let bytes = Owned::new(ffi::PyObject_Call(method.as_ptr(), args.as_ptr(), named.as_ptr()))?;
             let data = ffi::PyBytes_AsString(bytes.as_ptr()).cast::<u8>();
             Some(std::slice::from_raw_parts(data, size as usize).to_vec())
         }
@@ -440,23 +393,13 @@ mod stable {
     pub(in crate::codec) unsafe fn make_big_int(bytes: &[u8]) -> Option<Owned> {
         // SAFETY: attached; formats and arguments match; results are checked.
         unsafe {
-            let method = Owned::new(ffi::PyObject_GetAttrString(
-                (&raw mut ffi::PyLong_Type).cast(),
-                c"from_bytes".as_ptr(),
-            ))?;
+            let method =
+                Owned::new(ffi::PyObject_GetAttrString((&raw mut ffi::PyLong_Type).cast(), c"from_bytes".as_ptr()))?;
             let data = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as Py_ssize_t);
             let data = Owned::new(data)?;
             let args = Owned::new(ffi::Py_BuildValue(c"(Os)".as_ptr(), data.as_ptr(), c"little".as_ptr()))?;
-            let named = Owned::new(ffi::Py_BuildValue(
-                c"{sO}".as_ptr(),
-                c"signed".as_ptr(),
-                ffi::Py_True(),
-            ))?;
-            Owned::new(ffi::PyObject_Call(
-                method.as_ptr(),
-                args.as_ptr(),
-                named.as_ptr(),
-            ))
+            let named = Owned::new(ffi::Py_BuildValue(c"{sO}".as_ptr(), c"signed".as_ptr(), ffi::Py_True()))?;
+            Owned::new(ffi::PyObject_Call(method.as_ptr(), args.as_ptr(), named.as_ptr()))
         }
     }
 
@@ -477,11 +420,8 @@ mod stable {
                 });
             }
             ffi::PyErr_Clear();
-            let bytes = Owned::new(ffi::PyUnicode_AsEncodedString(
-                object,
-                c"utf-8".as_ptr(),
-                c"surrogatepass".as_ptr(),
-            ));
+            let bytes =
+                Owned::new(ffi::PyUnicode_AsEncodedString(object, c"utf-8".as_ptr(), c"surrogatepass".as_ptr()));
             let Some(bytes) = bytes else {
                 ffi::PyErr_Clear();
                 return None;
@@ -499,11 +439,7 @@ mod stable {
     /// to: copied first, because the decoder of UTF-8 looks twice.
     /// `Ok(None)`: it is not a string.
     #[inline]
-    pub(in crate::codec) unsafe fn make_text(
-        _tag: u8,
-        data: *const u8,
-        len: usize,
-    ) -> Result<Option<Owned>, ()> {
+    pub(in crate::codec) unsafe fn make_text(_tag: u8, data: *const u8, len: usize) -> Result<Option<Owned>, ()> {
         let mut near = [0u8; 64];
         let far;
         // SAFETY: the caller checked that `len` bytes can be read.
@@ -521,11 +457,7 @@ mod stable {
         };
         // SAFETY: attached; `copy` is ours and `len` long.
         unsafe {
-            let text = Owned::new(ffi::PyUnicode_DecodeUTF8(
-                copy.cast(),
-                len as Py_ssize_t,
-                c"surrogatepass".as_ptr(),
-            ));
+            let text = Owned::new(ffi::PyUnicode_DecodeUTF8(copy.cast(), len as Py_ssize_t, c"surrogatepass".as_ptr()));
             if text.is_none() && ffi::PyErr_ExceptionMatches(ffi::PyExc_UnicodeDecodeError) != 0 {
                 ffi::PyErr_Clear();
                 return Ok(None);

@@ -14,7 +14,7 @@
 #![allow(unsafe_code)]
 
 use pyo3::exceptions::PyValueError;
-use pyo3::ffi::{self, PyObject, Py_ssize_t};
+use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 
 use super::Incoming;

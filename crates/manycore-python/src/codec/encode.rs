@@ -17,7 +17,6 @@
 //! container changes while it is walked.
 #![allow(unsafe_code)]
 
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -27,39 +26,7 @@ use super::access::{self, Owned};
 use super::format::{self, MAX_DEPTH, NATIVE, NATIVE_CALL, SHARED, SMALL_INTS, tag};
 use super::memo::Memo;
 use super::pickle;
-
-/// Bytes of a message that stay where they are until the message is copied out.
-pub(crate) struct Segment {
-    pub(crate) ptr: *const u8,
-    pub(crate) len: usize,
-    _keep: Keep,
-}
-
-// SAFETY: the bytes belong to an object that `_keep` holds, which may itself move
-// between threads; Python drops it attached wherever that happens.
-unsafe impl Send for Segment {}
-
-/// What keeps a segment's bytes alive and in place.
-enum Keep {
-    /// Immutable.
-    Bytes { _object: Py<PyAny> },
-    /// An exported buffer: the object refuses to be resized meanwhile.
-    Buffer { _buffer: PyUntypedBuffer },
-}
-
-impl Segment {
-    /// The bytes of a contiguous buffer, in whatever order they lie.
-    pub(super) fn of_buffer(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = PyUntypedBuffer::get(object)?;
-        Ok(Self { ptr: buffer.buf_ptr().cast(), len: buffer.len_bytes(), _keep: Keep::Buffer { _buffer: buffer } })
-    }
-
-    pub(super) fn of_bytes(bytes: &Bound<'_, pyo3::types::PyBytes>) -> Self {
-        let slice = bytes.as_bytes();
-        let object = bytes.clone().into_any().unbind();
-        Self { ptr: slice.as_ptr(), len: slice.len(), _keep: Keep::Bytes { _object: object } }
-    }
-}
+use super::segment::Segment;
 
 /// Why the native encoder stopped.
 enum Stop {
@@ -138,8 +105,7 @@ impl Encoder {
     /// Any value, by pickle even if we could do it ourselves.
     pub(crate) fn encode_pickled(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         self.clear();
-        pickle::encode(self, value)?;
-        self.measure()
+        pickle::encode(self, value).and_then(|()| self.measure()).inspect_err(|_| self.clear())
     }
 
     /// The message's first part. Like the segments, good until the next message.

@@ -191,12 +191,7 @@ const COPY_ALL: usize = 64 * 1024;
 /// A view of fewer bytes costs more than their copy.
 const COPY_ONE: usize = 2 * 1024;
 
-fn unpickle<'py>(
-    py: Python<'py>,
-    incoming: &Incoming,
-    mut decoder: Decoder,
-    kind: u8,
-) -> PyResult<Bound<'py, PyAny>> {
+fn unpickle<'py>(py: Python<'py>, incoming: &Incoming, mut decoder: Decoder, kind: u8) -> PyResult<Bound<'py, PyAny>> {
     let mut layout = || -> Result<_, Fault> {
         let count = decoder.count(0, 1)?;
         let mut pieces = Vec::with_capacity(count);

@@ -15,8 +15,7 @@ mod incoming;
 mod memo;
 mod pickle;
 pub(crate) mod python;
-pub(crate) mod bench;
+mod segment;
 
-pub(crate) use encode::{Encoder, Segment};
+pub(crate) use encode::Encoder;
 pub(crate) use incoming::{Incoming, Items, decode, decode_call, decode_into};
-pub(crate) use pickle::set_extra_reducers;

@@ -12,8 +12,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView};
 use pyo3::{ffi, intern};
 
-use super::encode::{Encoder, Segment};
+use super::encode::Encoder;
 use super::format::{self, PICKLED, PICKLED_APART};
+use super::segment::Segment;
 
 /// Reducers by type, as `ForkingPickler.register` collects them.
 static REDUCERS: Mutex<Option<Py<PyDict>>> = Mutex::new(None);

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
-use super::{Encoder, Incoming, Items, decode, decode_call, decode_into, format, set_extra_reducers};
+use super::pickle::set_extra_reducers;
+use super::{Encoder, Incoming, Items, decode, decode_call, decode_into, format};
 
 thread_local! {
     static SPARE: Cell<Option<Encoder>> = const { Cell::new(None) };
