@@ -317,7 +317,7 @@ def test_close_and_join_with_a_full_buffer(pool, call):
     pool.close()
     pool.join()
     taken = list(itertools.islice(iterator, 2))
-    assert sorted(taken) == [0, 1]
+    assert taken == [0, 1] if call == "imap" else set(taken) < {n * n for n in range(100)}
 
 
 # --- several at once ---

@@ -57,6 +57,9 @@ def describe(error: BaseException) -> tuple[bytes, str, str]:
     import traceback
 
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if error.__traceback__ is None:
+        # Raised by a function that is not written in Python: there are no frames to show.
+        text = f"Traceback (most recent call last):\n{text}"
     try:
         pickled = pickle.dumps(error, 5)
     except Exception as reason:

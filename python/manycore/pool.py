@@ -322,6 +322,7 @@ class Pool:
         func: Callable[[Any], Any],
         iterable: Iterable[Any],
         chunksize: int = 1,
+        *,
         buffersize: int | None = None,
     ) -> IMapIterator:
         """Return an iterator over `func(x) for x in iterable`, in order.
@@ -336,6 +337,7 @@ class Pool:
         func: Callable[[Any], Any],
         iterable: Iterable[Any],
         chunksize: int = 1,
+        *,
         buffersize: int | None = None,
     ) -> IMapIterator:
         """Return an iterator over the results in the order they arrive; otherwise as `imap`."""

@@ -21,7 +21,7 @@ def standard_folder():
 
 
 class Finder:
-    """Answers for `multiprocessing` and all below it, and for the lender."""
+    """Answers for `multiprocessing` and all below it, and for the lender. Asked first."""
 
     def find_spec(self, name, path=None, target=None):
         if name == LENDER:
@@ -30,47 +30,57 @@ class Finder:
                 name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
             )
         if name == ALIAS or name.startswith(ALIAS + "."):
-            return importlib.machinery.ModuleSpec(name, Loader())
+            return importlib.machinery.ModuleSpec(name, Loader(OURS + name[len(ALIAS) :]))
+        return None
+
+
+class LastFinder:
+    """Answers for submodules that manycore does not have. Asked last."""
+
+    def find_spec(self, name, path=None, target=None):
+        rest = name[len(OURS) :]
+        if name.startswith(OURS + ".") and is_standard(rest):
+            return importlib.machinery.ModuleSpec(name, Loader(LENDER + rest))
         return None
 
 
 class Loader:
     """Gives out a module that exists under another name, and gives it back its own spec."""
 
+    def __init__(self, real):
+        self.real = real
+
     def create_module(self, spec):
-        module = resolve(spec.name)
-        self.own = (module, getattr(module, "__spec__", None))
+        module = importlib.import_module(self.real)
+        self.own = getattr(module, "__spec__", None)
         return module
 
     def exec_module(self, module):
-        module, module.__spec__ = self.own
+        module.__spec__ = self.own
+        if self.real == OURS:
+            lend_names(module)
 
 
-def resolve(name):
-    rest = name[len(ALIAS) :]
-    try:
-        return importlib.import_module(OURS + rest)
-    except ModuleNotFoundError as error:
-        if error.name != OURS + rest:
-            raise
-    return importlib.import_module(LENDER + rest)
+def is_standard(rest):
+    path = os.path.join(standard_folder(), *rest.strip(".").split("."))
+    return os.path.exists(path + ".py") or os.path.isdir(path)
 
 
 def install():
     sys.meta_path.insert(0, Finder())
+    sys.meta_path.append(LastFinder())
 
 
-def fill_up():
-    """Lends names of the package's top level (Queue, Lock, ...). Only in the runner: a child gets them with its modules."""
-    import multiprocessing
+lent_names = []
 
-    names = []
+
+def lend_names(package):
+    """Names of the package's top level (Queue, Lock, ...)."""
     lender = importlib.import_module(LENDER)
     for name in lender.__all__:
-        if not hasattr(multiprocessing, name):
-            setattr(multiprocessing, name, getattr(lender, name))
-            names.append(name)
-    return names
+        if not hasattr(package, name):
+            setattr(package, name, getattr(lender, name))
+            lent_names.append(name)
 
 
 def lent():

@@ -124,7 +124,6 @@ def main():
             restart_with_alias()
         import alias
 
-        lent = alias.fill_up()
         keep_alias_in_scripts()
     import known_failures
     import selected
@@ -146,7 +145,7 @@ def main():
     result = Result(options.timeout, options.report)
     suite.run(result)
     if options.package == "manycore":
-        print("lent by the standard package:", *lent, *alias.lent(), file=sys.stderr)
+        print("lent by the standard package:", *alias.lent_names, *alias.lent(), file=sys.stderr)
     wrong = 0
     for name, (outcome, detail) in sorted(result.outcomes.items()):
         known = options.package == "manycore" and known_failures.reason(name, options.start_method)

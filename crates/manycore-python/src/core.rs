@@ -9,6 +9,7 @@ use manycore_engine::pool::{Function, Job, Pool, Room, Woken, Work};
 use manycore_engine::sync::{AtomicU32, Ordering};
 use manycore_engine::{Kind, Result};
 use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyFunction, PyModule, PyTuple, PyType};
 
@@ -66,6 +67,21 @@ impl Core {
             closing: AtomicU32::new(0),
             stopped: AtomicU32::new(0),
         })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        visit.call(&self.on_exit)?;
+        if let Ok(functions) = self.functions.try_lock() {
+            for (function, _) in functions.values() {
+                visit.call(function)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let functions = std::mem::take(&mut *lock(&self.functions));
+        drop(functions);
     }
 
     /// The descriptors a worker that is not forked needs: memory and bell.

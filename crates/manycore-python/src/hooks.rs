@@ -43,7 +43,12 @@ pub(crate) fn encoding_error(py: Python<'_>, reason: &PyErr, value: &Bound<'_, P
 
 /// What a worker sends for an exception: plain data that always decodes.
 pub(crate) fn describe<'py>(py: Python<'py>, exception: &PyErr) -> PyResult<Bound<'py, PyAny>> {
-    remote(py)?.getattr("describe")?.call1((exception.value(py),))
+    let value = exception.value(py);
+    if let Some(traceback) = exception.traceback(py) {
+        // Before 3.12 an exception that is on its way keeps its traceback apart.
+        value.setattr("__traceback__", traceback)?;
+    }
+    remote(py)?.getattr("describe")?.call1((value,))
 }
 
 /// The exception behind what [`describe`] made, as the caller sees it.

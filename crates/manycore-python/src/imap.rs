@@ -47,6 +47,8 @@ struct Input {
     /// Pulled and not submitted for lack of room.
     chunk: Option<Py<PyList>>,
     submitted: u64,
+    /// Chunks that could not be sent, and why.
+    unsent: Vec<(u64, PyErr)>,
     /// What ended the input before its time.
     failure: Option<PyErr>,
     aborted: bool,
@@ -134,9 +136,18 @@ impl Lazy {
                 input.chunk = Some(chunk);
                 Fed::Later
             }
-            Err(error) => {
+            Err(error) if core.pool().broken().is_some() => {
                 input.failure = Some(error);
                 Fed::Never
+            }
+            Err(error) => {
+                // The others can be sent all the same.
+                input.unsent.push((index, error));
+                input.submitted += 1;
+                *lock(&self.open) += 1;
+                drop(input);
+                core.pool().nudge();
+                Fed::One
             }
         }
     }
@@ -226,11 +237,14 @@ pub(crate) struct IMapIterator {
     taken: Mutex<Taken>,
 }
 
+/// An answered chunk, or why it could not be asked.
+type Arrived = Result<Answer, PyErr>;
+
 #[derive(Default)]
 struct Taken {
     /// Chunks that arrived before their turn.
-    early: HashMap<u64, Answer>,
-    ready: VecDeque<Answer>,
+    early: HashMap<u64, Arrived>,
+    ready: VecDeque<Arrived>,
     next: u64,
     /// Items of the chunk in hand, last first.
     items: Vec<Py<PyAny>>,
@@ -268,6 +282,7 @@ impl IMapIterator {
                 placed: None,
                 chunk: None,
                 submitted: 0,
+                unsent: Vec::new(),
                 failure: None,
                 aborted: false,
             }),
@@ -287,20 +302,23 @@ impl IMapIterator {
     }
 
     /// The next chunk's answer, if it has arrived.
-    fn arrived(&self, taken: &mut Taken) -> Option<Answer> {
+    fn arrived(&self, taken: &mut Taken) -> Option<Arrived> {
         let mut outcomes = VecDeque::new();
         self.lazy.job.take(&mut outcomes);
+        let unsent = std::mem::take(&mut lock(&self.lazy.input).unsent);
+        let arrived = outcomes
+            .into_iter()
+            .map(|outcome| (outcome.index, Ok(outcome.answer)))
+            .chain(unsent.into_iter().map(|(index, error)| (index, Err(error))));
         if !self.ordered {
-            taken.ready.extend(outcomes.into_iter().map(|outcome| outcome.answer));
+            taken.ready.extend(arrived.map(|(_, answer)| answer));
             return taken.ready.pop_front();
         }
-        for outcome in outcomes {
-            taken.early.insert(outcome.index, outcome.answer);
-        }
+        taken.early.extend(arrived);
         taken.early.remove(&taken.next)
     }
 
-    fn open(&self, py: Python<'_>, answer: Answer, taken: &mut Taken) -> PyResult<()> {
+    fn open(&self, py: Python<'_>, answer: Arrived, taken: &mut Taken) -> PyResult<()> {
         let index = taken.next;
         taken.next += 1;
         {
@@ -310,7 +328,8 @@ impl IMapIterator {
         if self.lazy.threaded {
             self.lazy.moved.notify_all();
         }
-        let value = value_of(py, answer, || self.lazy.task(py, index))
+        let value = answer
+            .and_then(|answer| value_of(py, answer, || self.lazy.task(py, index)))
             .and_then(|value| value.cast_into::<PyList>().map_err(|_| hooks::bug("a chunk that is no list")));
         match value {
             Ok(list) => {

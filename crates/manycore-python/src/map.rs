@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use manycore_engine::sync::{AtomicU32, Ordering};
 use manycore_engine::pool::{Answer, Function, Job, Outcome, Room};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -85,6 +86,18 @@ impl Map {
         self.submit(py, core, &mut state);
         self.dry.store(u32::from(state.submitted >= self.total), Ordering::Relaxed);
         *lock(&self.state) = Some(state);
+    }
+
+    /// Shows the collector what the map refers to.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.function)?;
+        if let Ok(state) = self.state.try_lock() {
+            if let Some(state) = &*state {
+                visit.call(&state.items)?;
+                visit.call(&state.results)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the map has no items.

@@ -5,9 +5,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use manycore_engine::pool::{Answer, Job};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBaseException, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::codec::{self, Incoming};
 use crate::core::{Core, deadline, lock, name_of};
@@ -67,7 +68,8 @@ enum State {
     Settling,
     /// It failed before anything could be submitted; the keeper will call back.
     Failed(PyErr),
-    Done(PyResult<Py<PyAny>>),
+    /// The value, or the exception.
+    Done(Result<Py<PyAny>, Py<PyBaseException>>),
 }
 
 /// What an attempt to settle a result found.
@@ -232,6 +234,7 @@ impl ApplyResult {
             *lock(&self.state) = State::Open;
             return Progress::Open;
         };
+        let outcome = outcome.map_err(|error| error.into_value(py));
         self.call_back(py, &outcome);
         *lock(&self.state) = State::Done(outcome);
         self.settled.notify_all();
@@ -243,10 +246,10 @@ impl ApplyResult {
         Progress::Done
     }
 
-    fn call_back(&self, py: Python<'_>, outcome: &PyResult<Py<PyAny>>) {
+    fn call_back(&self, py: Python<'_>, outcome: &Result<Py<PyAny>, Py<PyBaseException>>) {
         let called = match outcome {
             Ok(value) => self.callback.as_ref().map(|callback| callback.call1(py, (value,))),
-            Err(error) => self.error_callback.as_ref().map(|callback| callback.call1(py, (error.value(py),))),
+            Err(error) => self.error_callback.as_ref().map(|callback| callback.call1(py, (error,))),
         };
         if let Some(Err(error)) = called {
             // Nobody waits for the keeper, so the exception can only be shown.
@@ -317,7 +320,7 @@ impl ApplyResult {
         self.settle(py, deadline(timeout))?;
         match &*lock(&self.state) {
             State::Done(Ok(value)) => Ok(value.clone_ref(py)),
-            State::Done(Err(error)) => Err(error.clone_ref(py)),
+            State::Done(Err(error)) => Err(PyErr::from_value(error.bind(py).clone().into_any())),
             _ => Err(hooks::bug("a settled result without a value")),
         }
     }
@@ -352,7 +355,35 @@ impl ApplyResult {
     }
 
     #[classmethod]
-    fn __class_getitem__(cls: Bound<'_, pyo3::types::PyType>, _item: Py<PyAny>) -> Py<PyAny> {
-        cls.into_any().unbind()
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        cls.py().import("types")?.getattr("GenericAlias")?.call1((cls, item))
+    }
+
+    // An exception leads, by its traceback, to the frames it passed, and those
+    // often to this very result.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.core)?;
+        visit.call(&self.callback)?;
+        visit.call(&self.error_callback)?;
+        if let Ok(owner) = self.owner.try_lock() {
+            visit.call(&*owner)?;
+        }
+        if let Ok(state) = self.state.try_lock() {
+            match &*state {
+                State::Done(Ok(value)) => visit.call(value)?,
+                State::Done(Err(error)) => visit.call(error)?,
+                _ => {}
+            }
+        }
+        match &self.work {
+            Kindred::Call(call) => visit.call(&call.function),
+            Kindred::Map(map) => map.traverse(&visit),
+        }
+    }
+
+    fn __clear__(&self) {
+        let state = std::mem::replace(&mut *lock(&self.state), State::Settling);
+        let owner = lock(&self.owner).take();
+        drop((state, owner));
     }
 }
