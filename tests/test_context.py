@@ -138,8 +138,9 @@ def test_setting_the_start_method(script):
                 print("settled by use")
     """)
     assert program.finish() == 0, program.errors
-    words = program.output.decode().split()
-    assert words == "spawn spawn SpawnContext True True fork None unknown settled by use".split()
+    assert program.output.decode().replace("\n", " ") == (
+        "spawn spawn SpawnContext True True fork None unknown settled by use "
+    )
 
 
 def test_a_process_of_the_package_uses_the_default_method(script):

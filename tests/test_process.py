@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import multiprocessing
 import os
 import pathlib
 import re
@@ -13,8 +14,8 @@ import sys
 import threading
 import weakref
 
+import manycore
 import pytest
-
 from support import census
 
 # --- what children run ---
@@ -117,18 +118,6 @@ class Target:
         pass
 
 
-# A subclass of each context's own class; unpickled in the child by name, so it stands at module level.
-def worker_class(ctx):
-    return {
-        ("multiprocessing", "fork"): StdForkWorker,
-        ("multiprocessing", "spawn"): StdSpawnWorker,
-        ("multiprocessing", "forkserver"): StdForkServerWorker,
-        ("manycore", "fork"): ForkWorker,
-        ("manycore", "spawn"): SpawnWorker,
-        ("manycore", "forkserver"): ForkServerWorker,
-    }[type(ctx).__module__.split(".")[0], ctx.get_start_method()]
-
-
 class RunOverridden:
     def __init__(self, path):
         super().__init__(name="overridden")
@@ -138,19 +127,16 @@ class RunOverridden:
         note(self.path, name=self.name, kind=type(self).__name__)
 
 
-def _make_workers():
-    import multiprocessing
-
-    import manycore
-
-    for mp, prefix in ((multiprocessing, "Std"), (manycore, "")):
-        for method, part in (("fork", "Fork"), ("spawn", "Spawn"), ("forkserver", "ForkServer")):
-            name = f"{prefix}{part}Worker"
-            base = mp.get_context(method).Process
-            globals()[name] = type(name, (RunOverridden, base), {"__module__": __name__})
+def _overridden(mp):
+    """A subclass of each context's own class. The child unpickles it by name, so it stands at module level."""
+    for method in ("fork", "spawn", "forkserver"):
+        name = f"{mp.__name__}_{method}"
+        base = mp.get_context(method).Process
+        globals()[name] = type(name, (RunOverridden, base), {"__module__": __name__})
 
 
-_make_workers()
+_overridden(multiprocessing)
+_overridden(manycore)
 
 
 @pytest.fixture
@@ -253,8 +239,8 @@ def test_args_may_be_a_list(mp, ctx, path):
     assert noted(path)["args"] == ["x"]
 
 
-def test_run_overridden(ctx, path):
-    process = worker_class(ctx)(str(path))
+def test_run_overridden(mp, ctx, path):
+    process = globals()[f"{mp.__name__}_{ctx.get_start_method()}"](str(path))
     process.start()
     process.join()
     assert process.exitcode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from . import _engine
@@ -18,9 +19,10 @@ INTERRUPTED = 130
 class Seat:
     """A worker's place in a pool, as it travels to the worker: inherited by fork, by descriptors otherwise."""
 
-    def __init__(self, core: _engine.Core, number: int) -> None:
+    def __init__(self, core: _engine.Core, number: int, keep_blocked: bool) -> None:
         self._core = core
         self._number = number
+        self.keep_blocked = keep_blocked
 
     def sit(self) -> _engine.Worker:
         """Return this process's half of the pool. Called once, in the worker."""
@@ -30,13 +32,14 @@ class Seat:
         from .reduction import ChildFd
 
         region, bell = self._core.handles()
-        return _RemoteSeat, (ChildFd(region), ChildFd(bell), self._number)
+        return _RemoteSeat, (ChildFd(region), ChildFd(bell), self._number, self.keep_blocked)
 
 
 class _RemoteSeat:
-    def __init__(self, region: Any, bell: Any, number: int) -> None:
+    def __init__(self, region: Any, bell: Any, number: int, keep_blocked: bool) -> None:
         self._handles = (region, bell)
         self._number = number
+        self.keep_blocked = keep_blocked
 
     def sit(self) -> _engine.Worker:
         region, bell = self._handles
@@ -48,7 +51,18 @@ def main(seat: Seat, initializer: Callable[..., object] | None, initargs: Iterab
 
     An initializer that raises ends the worker and is reported: every task of the pool then fails with its exception.
     """
-    worker = seat.sit()
+    try:
+        if not seat.keep_blocked:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        _work(seat.sit(), initializer, initargs, limit)
+    except KeyboardInterrupt:
+        # The caller reports the task as lost; a traceback from every worker would bury that.
+        sys.exit(INTERRUPTED)
+
+
+def _work(
+    worker: _engine.Worker, initializer: Callable[..., object] | None, initargs: Iterable[Any], limit: int | None
+) -> None:
     if initializer is not None:
         try:
             initializer(*initargs)
@@ -56,8 +70,4 @@ def main(seat: Seat, initializer: Callable[..., object] | None, initargs: Iterab
             worker.fail(error)
             sys.exit(1)
     worker.ready()
-    try:
-        worker.run(limit)
-    except KeyboardInterrupt:
-        # The caller reports the task as lost; a traceback from every worker would bury that.
-        sys.exit(INTERRUPTED)
+    worker.run(limit)

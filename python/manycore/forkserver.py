@@ -163,7 +163,10 @@ class ForkServer:
                 raise OSError(error, bytes(message[REPLY.size :]).decode("utf-8", "replace"))
             elif truncated or not received:
                 # We cannot watch it, so we do not want it; it is ours to kill as long as it has not been reported.
-                os.kill(pid, _signal.SIGKILL)
+                try:
+                    os.kill(pid, _signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
                 raise OSError(errno.EMFILE, "cannot watch the new process: too many open files")
             else:
                 return pid, received[0]
@@ -188,7 +191,8 @@ class ForkServer:
         try:
             lifeline, parent_end = util.private_pipe()
             held += (lifeline, parent_end)
-            settings = (prepared, self._preload_modules, self._preload_on_error)
+            blocked = _signal.SIGINT in _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+            settings = (prepared, self._preload_modules, self._preload_on_error, blocked)
             settings_fd = util.memory_file(reduction.pickle.dumps(settings))
             held.append(settings_fd)
             passed = (held[1], settings_fd, lifeline)
@@ -272,9 +276,10 @@ def main(sock_fd: int, settings_fd: int, lifeline: int) -> None:
     hang_on(lifeline)
     owner = os.pidfd_open(os.getppid())
     on_interrupt = _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
     with open(settings_fd, "rb") as file:
-        preparation, preload, on_error = reduction.pickle.load(file)
+        preparation, preload, on_error, interrupt_blocked = reduction.pickle.load(file)
+    if not interrupt_blocked:
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
     util.make_private(sock_fd)
     zygote = _Zygote(_socket.socket(fileno=sock_fd), owner, on_interrupt)
     zygote.preload(preparation, preload, on_error)

@@ -7,8 +7,10 @@ thread stands between a caller and the workers; a pool starts one, its keeper, w
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
+import warnings
 import weakref
 
 from . import _engine, _worker, util
@@ -80,8 +82,11 @@ class _Crew:
         """Start a worker in an empty seat."""
         seat = self.core.take_seat()
         process = None
+        # Ctrl-C reaches a worker only when it is ready for it: interrupted while it starts, each would print a traceback.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            process = self.make_process(target=_worker.main, args=(_worker.Seat(self.core, seat), *self.arguments))
+            place = _worker.Seat(self.core, seat, signal.SIGINT in blocked)
+            process = self.make_process(target=_worker.main, args=(place, *self.arguments))
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = True
             # A pool's worker may have pools of its own; their lifelines end with it.
@@ -94,19 +99,24 @@ class _Crew:
                 process.join()
             self.core.leave_seat(seat)
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.by_seat[seat] = process
         self.processes.append(process)
 
     def on_exit(self, seat: int) -> None:
         """Bury the worker of `seat`, which has ended, and start another where there is work for it."""
-        process = self.by_seat.pop(seat, None)
+        # Ctrl-C may end this anywhere; it is then called again for the same seat, so what marks it as done comes last.
+        process = self.by_seat.get(seat)
         exitcode = None
         if process is not None:
             process.join()
             exitcode = process.exitcode
-            if process in self.processes:
-                self.processes.remove(process)
-        if not self.core.bury(seat, exitcode):
+        go_on = self.core.bury(seat, exitcode)
+        self.by_seat.pop(seat, None)
+        if process in self.processes:
+            self.processes.remove(process)
+        if not go_on:
             return
         if self.hiring or self.core.has_waiting:
             try:
@@ -198,14 +208,15 @@ class Pool:
 
     @property
     def _pool(self) -> list[BaseProcess]:
-        """The worker processes, as applications that reach for them expect."""
+        """The worker processes, as applications that reach for them expect; one that has ended is replaced first."""
+        if self._crew.owner == os.getpid():
+            self._core.watch()
         return self._crew.processes
 
-    def __del__(self) -> None:
-        if getattr(self, "_state", INIT) == RUN and self._crew.owner == os.getpid():
-            import warnings
-
-            warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+    # Bound here: at the end of the interpreter the module's names may be gone.
+    def __del__(self, _warn: Any = warnings.warn, _running: str = RUN) -> None:
+        if getattr(self, "_state", None) == _running and self._terminate.still_active():
+            _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
 
     def __repr__(self) -> str:
         cls = type(self)

@@ -287,6 +287,8 @@ class BaseProcess:
                 threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
             self._after_fork()
             del forked_from
+            if "logging" in sys.modules:
+                util._name_log_records()
             util.info("child process calling self.run()")
             try:
                 self.run()

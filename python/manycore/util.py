@@ -95,11 +95,37 @@ def get_logger() -> logging.Logger:
 
         logger = logging.getLogger(LOGGER_NAME)
         logger.propagate = False
+        _name_log_records()
         # Exit handlers run last in, first out: ours must run before the one of logging, for it still logs.
         atexit.unregister(_exit_function)
         atexit.register(_exit_function)
         _logger = logger
     return _logger
+
+
+_records_named = False
+
+
+def _name_log_records() -> None:
+    """Have every log record bear the name of the process it was made in.
+
+    `logging` looks for the name in a package called `multiprocessing`; where that is not us it finds MainProcess.
+    """
+    global _records_named
+    if _records_named:
+        return
+    _records_named = True
+    import logging
+
+    make = logging.getLogRecordFactory()
+
+    def make_named(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if record.processName == "MainProcess":
+            record.processName = process.current_process().name
+        return record
+
+    logging.setLogRecordFactory(make_named)
 
 
 def log_to_stderr(level: int | str | None = None) -> logging.Logger:

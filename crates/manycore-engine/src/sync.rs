@@ -5,8 +5,6 @@
 //! of the futex. Loom does not model `SeqCst` accesses, only `SeqCst` fences;
 //! the protocols therefore order themselves with [`fence`].
 
-#![allow(clippy::disallowed_types)]
-
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
@@ -73,29 +71,50 @@ pub fn spin() {
 
 #[cfg(loom)]
 mod model {
-    //! The futex as loom sees it: compare and sleep are one step under a lock.
-    //! A sleeper may also be woken for nothing, as in life.
+    //! The futex as loom sees it: compare and sleep are one step under a lock,
+    //! and a wake of one wakes one, the first who slept on that word.
 
     use super::{AtomicU32, Ordering};
     use crate::error::Result;
     use loom::sync::{Condvar, Mutex};
+    use std::collections::VecDeque;
     use std::time::Duration;
 
     loom::lazy_static! {
-        static ref QUEUE: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+        static ref SLEEPERS: (Mutex<Sleepers>, Condvar) = (Mutex::new(Sleepers::default()), Condvar::new());
     }
 
+    #[derive(Default)]
+    struct Sleepers {
+        next: usize,
+        /// The word's address and the sleeper's number.
+        asleep: VecDeque<(usize, usize)>,
+    }
+
+    /// Sleeps while `word` holds `expected`; a model knows no time.
     pub fn futex_wait(word: &AtomicU32, expected: u32, _timeout: Option<Duration>) -> Result<()> {
-        let guard = QUEUE.0.lock().unwrap();
-        if word.load(Ordering::Relaxed) == expected {
-            drop(QUEUE.1.wait(guard).unwrap());
+        let mut sleepers = SLEEPERS.0.lock().unwrap();
+        if word.load(Ordering::Relaxed) != expected {
+            return Ok(());
+        }
+        let mine = sleepers.next;
+        sleepers.next += 1;
+        sleepers.asleep.push_back((std::ptr::from_ref(word).addr(), mine));
+        while sleepers.asleep.iter().any(|(_, number)| *number == mine) {
+            sleepers = SLEEPERS.1.wait(sleepers).unwrap();
         }
         Ok(())
     }
 
-    pub fn futex_wake(_word: &AtomicU32, _sleepers: u32) {
-        // Every sleeper of the model shares one queue, so all are woken.
-        let _guard = QUEUE.0.lock().unwrap();
-        QUEUE.1.notify_all();
+    /// Wakes at most `count` of those who sleep on `word`.
+    pub fn futex_wake(word: &AtomicU32, count: u32) {
+        let mut sleepers = SLEEPERS.0.lock().unwrap();
+        let (address, mut left) = (std::ptr::from_ref(word).addr(), count);
+        sleepers.asleep.retain(|(at, _)| {
+            let wake = *at == address && left > 0;
+            left -= u32::from(wake);
+            !wake
+        });
+        SLEEPERS.1.notify_all();
     }
 }

@@ -302,8 +302,13 @@ impl Core {
     }
 
     fn bury_exited(&self, py: Python<'_>) -> PyResult<()> {
-        for seat in self.pool.take_exited() {
-            self.on_exit.call1(py, (seat,))?;
+        let mut seats = self.pool.take_exited().into_iter();
+        while let Some(seat) = seats.next() {
+            if let Err(error) = self.on_exit.call1(py, (seat,)) {
+                // A signal's handler may raise in the midst of it; nobody may forget a death.
+                self.pool.put_back_exited(std::iter::once(seat).chain(seats));
+                return Err(error);
+            }
         }
         Ok(())
     }

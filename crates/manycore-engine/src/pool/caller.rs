@@ -157,6 +157,11 @@ impl Pool {
         self.ledger().exited.drain(..).collect()
     }
 
+    /// Seats from [`Pool::take_exited`] that could not be buried after all.
+    pub fn put_back_exited(&self, seats: impl Iterator<Item = u16>) {
+        self.ledger().exited.extend(seats);
+    }
+
     /// Looks, without sleeping, whether a worker has ended.
     pub fn look_for_exits(&self) -> Result<bool> {
         let events = self.supervisor.exited()?;
@@ -175,6 +180,9 @@ impl Pool {
             .get(usize::from(seat))
             .copied()
             .ok_or_else(|| Error::new(Kind::Corrupt, format!("there is no seat {seat}")))?;
+        if !account.taken {
+            return Ok(ledger.broken.is_none());
+        }
         let report = self.region.failure(seat).and_then(|(block, len, head)| {
             let lease = Lease::new(&self.region, block, len, head).ok()?;
             // A private copy: the block goes with the dead worker's part.
@@ -309,6 +317,7 @@ impl Pool {
         if ledger.broken.is_some() {
             return Err(Error::new(Kind::Closed, "the pool answers no more tasks"));
         }
+        queue.make_room()?;
         let engaged = ledger.engage(job.key, work.index, block, bytes, work.function);
         let Some((index, entry)) = engaged.and_then(|index| Some((index, queue.entry(index)?))) else {
             return Err(Error::new(Kind::TooLarge, "too many tasks are in flight; wait for an outcome"));

@@ -112,12 +112,15 @@ impl Worker {
     /// # Errors
     /// [`crate::Kind::Interrupted`] when a signal handler ran.
     pub fn wait(&mut self) -> Result<Next> {
+        let region = Arc::clone(&self.region);
+        let (queue, doorbell) = (region.queue(), region.doorbell());
+        // Before the look at the queue: what was published before the pool was
+        // closed is then seen, and nobody goes while it waits.
+        let closed = doorbell.is_closed();
         if let Some(task) = self.try_next()? {
             return Ok(Next::Task(task));
         }
-        let region = Arc::clone(&self.region);
-        let (queue, doorbell) = (region.queue(), region.doorbell());
-        if doorbell.is_closed() {
+        if closed {
             return Ok(Next::End);
         }
         if doorbell.may_spin(self.seat) {

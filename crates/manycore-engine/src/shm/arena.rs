@@ -210,7 +210,7 @@ impl Allocator {
     pub fn take_over(part: Part<'_>) -> Result<Allocator> {
         let mut allocator = Allocator::default();
         // First the stack, so that the scan below meets each of its blocks once.
-        while part.pop_returned()?.is_some() {}
+        drain(part, |_| ())?;
         let count = (part.words.count.0.load(Ordering::Acquire) as usize).min(part.labels.len());
         for (number, label) in part.labels[..count].iter().enumerate() {
             let state = label.state.load(Ordering::Acquire);
@@ -270,11 +270,20 @@ impl Allocator {
 
     /// Puts what others gave back into the free lists.
     fn collect(&mut self, part: Part<'_>) -> Result<()> {
-        for _ in 0..part.labels.len() {
-            let Some(number) = part.pop_returned()? else { return Ok(()) };
-            self.keep(&part.labels[number as usize], number);
-        }
-        Err(Error::corrupt(format_args!("the returned blocks of part {} go round in a circle", part.index)))
+        drain(part, |number| self.keep(&part.labels[number as usize], number))
+    }
+}
+
+/// Takes every returned block off the stack of `part`; at most as many as there
+/// can be, or a damaged stack would keep us here for ever.
+fn drain(part: Part<'_>, mut taken: impl FnMut(u32)) -> Result<()> {
+    for _ in 0..part.labels.len() {
+        let Some(number) = part.pop_returned()? else { return Ok(()) };
+        taken(number);
+    }
+    match part.words.returned.0.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        _ => Err(Error::corrupt(format_args!("the returned blocks of part {} go round in a circle", part.index))),
     }
 }
 

@@ -58,32 +58,56 @@ impl<'a> Queue<'a> {
         tail.saturating_sub(self.words.head.0.load(Ordering::Acquire))
     }
 
+    /// Makes sure that the ring has a place for the next position. There always
+    /// is one: an entry is queued at most once, and a position is behind the head
+    /// as soon as its entry was claimed and given back. But a worker claims and
+    /// may die before it moves the head; the caller helps, or the ring would
+    /// overwrite a position that the head still points to.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Corrupt`] when head and tail cannot both be true.
+    pub fn make_room(&self) -> Result<()> {
+        let tail = self.words.tail.0.load(Ordering::Relaxed);
+        let places = self.ring.len() as u64;
+        // One step is enough, whether we make it or somebody else does.
+        for _ in 0..2 {
+            let head = self.words.head.0.load(Ordering::Acquire);
+            match tail.checked_sub(head) {
+                Some(waiting) if waiting < places => return Ok(()),
+                Some(waiting) if waiting == places => self.step_head(head),
+                _ => break,
+            }
+        }
+        Err(Error::corrupt("the queue is longer than its ring"))
+    }
+
     /// Publishes the filled, free entry `index`. Only the caller, under its own
-    /// lock, publishes. There is always room: an entry is queued at most once,
-    /// and a position is behind the head as soon as its entry was claimed and
-    /// given back.
+    /// lock, publishes, and after [`Queue::make_room`].
     pub fn publish(&self, index: usize) {
         let tail = self.words.tail.0.load(Ordering::Relaxed);
-        // A worker claims and may die before it moves the head; the caller helps,
-        // or the ring would overwrite a position that the head still points to.
-        while tail - self.words.head.0.load(Ordering::Acquire) >= self.ring.len() as u64 {
-            self.step_head(self.words.head.0.load(Ordering::Acquire));
-        }
         self.ring[tail as usize % self.ring.len()].store(index as u32, Ordering::Relaxed);
         self.entries[index].state.publish(tail);
         // Release: whoever sees the new tail sees the ring slot and the entry.
-        self.words.tail.0.store(tail + 1, Ordering::Release);
+        self.words.tail.0.store(tail.wrapping_add(1), Ordering::Release);
     }
 
     /// Claims the oldest unclaimed task for the worker in `seat`.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Corrupt`] when the ring names an entry that is not there.
+    /// [`crate::error::Kind::Corrupt`] when the ring names an entry that is not
+    /// there, or head and tail cannot both be true.
     pub fn claim(&self, seat: u16) -> Result<Option<usize>> {
         loop {
             let head = self.words.head.0.load(Ordering::Acquire);
-            if head >= self.words.tail.0.load(Ordering::Acquire) {
+            let tail = self.words.tail.0.load(Ordering::Acquire);
+            if head >= tail {
                 return Ok(None);
+            }
+            // An old head may be further away than the ring is long; the head that
+            // was read again, after the tail, may not. Without this bound a damaged
+            // tail would keep us here for ever.
+            if tail - head > self.ring.len() as u64 && self.words.head.0.load(Ordering::Acquire) == head {
+                return Err(Error::corrupt("the queue is longer than its ring"));
             }
             let index = self.ring[head as usize % self.ring.len()].load(Ordering::Relaxed) as usize;
             let entry = self
@@ -102,7 +126,7 @@ impl<'a> Queue<'a> {
     }
 
     fn step_head(&self, head: u64) {
-        let _ = self.words.head.0.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.words.head.0.compare_exchange(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Puts a finished entry on the stack. Says whether the stack was empty.

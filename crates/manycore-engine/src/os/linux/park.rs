@@ -3,8 +3,6 @@
 //! The futex is shared (no `FUTEX_PRIVATE_FLAG`): its key is the page of the
 //! file, so every process sleeps in the same queue whatever its mapping's address.
 
-#![allow(clippy::disallowed_types)]
-
 use crate::error::{Error, Kind, Result};
 use core::sync::atomic::AtomicU32;
 use rustix::io::Errno;
