@@ -12,13 +12,14 @@ import threading
 import time
 import warnings
 import weakref
+from itertools import islice
 
 from . import _engine, _worker, util
 from ._remote import MaybeEncodingError, RemoteTraceback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from .context import BaseContext
@@ -66,6 +67,8 @@ class _Crew:
         self.arguments = (initializer, initargs, maxtasksperchild)
         self.processes: list[BaseProcess] = []
         self.by_seat: dict[int, BaseProcess] = {}
+        self.keeper: threading.Thread | None = None
+        self.keeper_lock = threading.Lock()
         self.hiring = True
         self.owner = os.getpid()
         # The engine keeps the callback, and must not keep the crew that keeps the engine.
@@ -141,7 +144,13 @@ class _Crew:
             if process.exitcode is None:
                 process.kill()
         self.join()
+        self.dismiss_keeper()
+
+    def dismiss_keeper(self) -> None:
+        """End the keeper and wait for it: no thread of ours may be left when the interpreter goes."""
         self.core.stop()
+        if self.keeper is not None and self.keeper is not threading.current_thread():
+            self.keeper.join()
 
     def join(self) -> None:
         """Wait for every worker to end."""
@@ -189,9 +198,6 @@ class Pool:
         self._initializer = initializer
         self._initargs = initargs
         self._maxtasksperchild = maxtasksperchild
-        self._keeper: threading.Thread | None = None
-        self._keeper_lock = threading.Lock()
-
         make, ctx = self.Process, context
         self._crew = _Crew(
             lambda *args, **kwds: make(ctx, *args, **kwds), processes, initializer, initargs, maxtasksperchild
@@ -238,12 +244,13 @@ class Pool:
 
     def _keep(self) -> None:
         """Start the keeper, if there is none: somebody may stop waiting before everything is done."""
-        if self._keeper is None:
-            with self._keeper_lock:
-                if self._keeper is None:
+        crew = self._crew
+        if crew.keeper is None:
+            with crew.keeper_lock:
+                if crew.keeper is None:
                     keeper = threading.Thread(target=self._core.keep, name="manycore-keeper", daemon=True)
                     keeper.start()
-                    self._keeper = keeper
+                    crew.keeper = keeper
 
     # ------------------------------------------------------------------------------------------------------------------
     # Jobs
@@ -284,7 +291,7 @@ class Pool:
         """
         if self._state != RUN:
             raise ValueError("Pool not running")
-        if self._keeper is None:
+        if self._crew.keeper is None:
             self._keep()
         if type(args) is not tuple:
             args = tuple(args)
@@ -324,7 +331,7 @@ class Pool:
         self._check_running()
         self._keep()
         # A copy: the caller may change its list while chunks are still being cut from it.
-        items = tuple(iterable)
+        items = iterable if type(iterable) is range else tuple(iterable)
         workers, size = self._processes, _checked(chunksize)
         return self._core.map_async(self, func, items, starred, workers, size, callback, error_callback)
 
@@ -372,9 +379,11 @@ class Pool:
                 raise ValueError("buffersize must be None or > 0")
         self._keep()
         threaded = type(iterable) not in _IMMEDIATE
-        results = self._core.imap(self, func, iterable, ordered, chunksize, buffersize or WINDOW, threaded)
+        source = iter(iterable)
+        results = self._core.imap(self, func, source, ordered, chunksize, buffersize or WINDOW, threaded)
         if threaded:
-            threading.Thread(target=_engine.Feeder(results), name="manycore-feeder", daemon=True).start()
+            feeder = _engine.Feeder(results)
+            threading.Thread(target=_feed, args=(feeder, source), name="manycore-feeder", daemon=True).start()
         return results
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -401,14 +410,25 @@ class Pool:
         if self._state == CLOSE:
             self._core.drain()
             self._crew.join()
-        self._core.stop()
-        keeper = self._keeper
-        if keeper is not None and keeper is not threading.current_thread():
-            keeper.join()
+        self._crew.dismiss_keeper()
 
 
-def _listed(iterable: Iterable[Any]) -> list[Any] | tuple[Any, ...]:
-    return iterable if type(iterable) in (list, tuple) else list(iterable)  # type: ignore[return-value]
+def _feed(feeder: _engine.Feeder, source: Iterator[Any]) -> None:
+    """The body of a thread that pulls an input which may block."""
+    failure = None
+    try:
+        while chunk := list(islice(source, feeder.chunksize)):
+            if not feeder.offer(chunk):
+                return
+    except BaseException as error:
+        # Raised where the results are taken, after those of the items before it.
+        failure = error
+    feeder.end(failure)
+
+
+def _listed(iterable: Iterable[Any]) -> list[Any] | tuple[Any, ...] | range:
+    # A range stays one: its items are made as chunks are cut.
+    return iterable if type(iterable) in (list, tuple, range) else list(iterable)  # type: ignore[return-value]
 
 
 def _checked(chunksize: int | None) -> int | None:

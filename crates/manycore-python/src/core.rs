@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use manycore_engine::pool::{Function, Job, Pool, Room, Woken, Work};
+use manycore_engine::pool::{Chunks, Function, Job, Pool, Room, Woken, Work};
 use manycore_engine::sync::{AtomicU32, Ordering};
 use manycore_engine::{Kind, Result};
 use pyo3::exceptions::PyValueError;
@@ -14,9 +14,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyFunction, PyModule, PyTuple, PyType};
 
 use crate::buffer;
-use crate::codec::Encoder;
+use crate::codec::{Encoder, Scratch};
 use crate::feed::Feeds;
-use crate::chunks::Chunks;
 use crate::imap::IMapIterator;
 use crate::map::Map;
 use crate::result::{ApplyResult, Call, Kindred};
@@ -33,12 +32,26 @@ pub(crate) struct Core {
     /// Called with a seat when its worker has ended: buries it, starts another.
     on_exit: Py<PyAny>,
     functions: Mutex<HashMap<usize, (Py<PyAny>, Arc<Function>)>>,
-    encoders: Mutex<Vec<Encoder>>,
     pub(crate) feeds: Feeds,
     /// No job is accepted any more; once every feed is dry, workers may go.
     closing: AtomicU32,
     /// The keeper must end.
     stopped: AtomicU32,
+    /// Feeding threads inside the engine; None once no more may enter.
+    feeders: Mutex<Option<u32>>,
+    feeder_left: Condvar,
+}
+
+/// A feeding thread is inside the engine.
+pub(crate) struct Inside<'a>(&'a Core);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if let Some(inside) = &mut *lock(&self.0.feeders) {
+            *inside -= 1;
+        }
+        self.0.feeder_left.notify_all();
+    }
 }
 
 /// A lock whose holder cannot leave it half changed.
@@ -62,10 +75,11 @@ impl Core {
             pool: Pool::new(seats).map_err(gate::raise)?,
             on_exit,
             functions: Mutex::default(),
-            encoders: Mutex::default(),
             feeds: Feeds::default(),
             closing: AtomicU32::new(0),
             stopped: AtomicU32::new(0),
+            feeders: Mutex::new(Some(0)),
+            feeder_left: Condvar::new(),
         })
     }
 
@@ -141,6 +155,7 @@ impl Core {
         self.closing.store(1, Ordering::Relaxed);
         py.detach(|| self.pool.terminate()).map_err(gate::raise)?;
         self.feeds.abort(py, self);
+        self.expel_feeders(py);
         Ok(())
     }
 
@@ -293,6 +308,25 @@ impl Core {
         &self.pool
     }
 
+    /// Lets a feeding thread in, unless the pool has ended.
+    pub(crate) fn enter_feeder(&self) -> Option<Inside<'_>> {
+        let mut feeders = lock(&self.feeders);
+        *feeders.as_mut()? += 1;
+        Some(Inside(self))
+    }
+
+    /// Waits until no feeding thread is inside. The interpreter ends such threads
+    /// at exit wherever they take its lock again, which must not be here.
+    fn expel_feeders(&self, py: Python<'_>) {
+        py.detach(|| {
+            let mut feeders = lock(&self.feeders);
+            while feeders.is_some_and(|inside| inside > 0) {
+                feeders = self.feeder_left.wait(feeders).unwrap_or_else(PoisonError::into_inner);
+            }
+            *feeders = None;
+        });
+    }
+
     /// Waits by `call`, burying workers meanwhile, until it says Ready once.
     pub(crate) fn wait(&self, py: Python<'_>, call: impl Fn() -> Result<Woken> + Send + Sync) -> PyResult<()> {
         while gate::enter(py, &call)? == Woken::Exits {
@@ -349,15 +383,6 @@ impl Core {
         }
     }
 
-    pub(crate) fn take_encoder(&self) -> Encoder {
-        lock(&self.encoders).pop().unwrap_or_else(Encoder::new)
-    }
-
-    pub(crate) fn return_encoder(&self, mut encoder: Encoder) {
-        encoder.clear();
-        lock(&self.encoders).push(encoder);
-    }
-
     /// `function` in shared memory. One of a module always pickles to the same
     /// name, so it is placed once for the life of the pool; anything else may have
     /// changed since the last job and is placed anew.
@@ -367,12 +392,9 @@ impl Core {
             return Ok(Arc::clone(known));
         }
         let lasting = is_lasting(function);
-        let mut encoder = self.take_encoder();
-        let placed = encoder
-            .encode_pickled(function)
-            .and_then(|()| encoder.with_message(|message| self.pool.function(message, lasting)).map_err(gate::raise));
-        self.return_encoder(encoder);
-        let placed = placed?;
+        let mut encoder = Scratch::take();
+        encoder.encode_pickled(function)?;
+        let placed = encoder.with_message(|message| self.pool.function(message, lasting)).map_err(gate::raise)?;
         if lasting {
             let mut functions = lock(&self.functions);
             if functions.len() >= FUNCTIONS {
@@ -396,15 +418,13 @@ impl Core {
             return Ok(false);
         }
         let placed = self.function(function)?;
-        let mut encoder = self.take_encoder();
-        let sent = encoder.encode_call(args, kwargs).and_then(|()| {
-            self.send(py, &encoder, job, 0, mode::CALL, &placed, || name_of(function))
-        });
-        self.return_encoder(encoder);
-        sent
+        let mut encoder = Scratch::take();
+        encoder.encode_call(args, kwargs)?;
+        self.send(py, &encoder, job, 0, mode::CALL, &placed, || name_of(function))
     }
 
-    /// Submits the message in `encoder` as task `index` of `job`.
+    /// Submits the message in `encoder` as task `index` of `job`. False when
+    /// another thread took the last room.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn send(
         &self,
@@ -421,7 +441,7 @@ impl Core {
             self.pool.submit(job, work)
         });
         match sent {
-            Ok(()) => Ok(true),
+            Ok(room) => Ok(room == Room::Yes),
             Err(error) if error.kind() == Kind::Closed => Err(self.closed_error(py, task)),
             Err(error) => Err(gate::raise(error)),
         }

@@ -15,6 +15,7 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
+use crate::codec::Scratch;
 use crate::core::{Core, deadline, lock, name_of};
 use crate::feed::Feed;
 use crate::result::value_of;
@@ -184,12 +185,9 @@ impl Lazy {
             }
         };
         let chunk = chunk.bind(py);
-        let mut encoder = core.take_encoder();
-        let sent = encoder
-            .encode_items(chunk, 0, chunk.len())
-            .and_then(|()| core.send(py, &encoder, &self.job, index, mode::MAP, &function, || self.task(py, index)));
-        core.return_encoder(encoder);
-        sent
+        let mut encoder = Scratch::take();
+        encoder.encode_items(chunk, 0, chunk.len())?;
+        core.send(py, &encoder, &self.job, index, mode::MAP, &function, || self.task(py, index))
     }
 
     fn task(&self, py: Python<'_>, index: u64) -> String {
@@ -197,32 +195,33 @@ impl Lazy {
         if self.chunksize == 1 { format!("{name} on item {index}") } else { format!("{name} on chunk {index}") }
     }
 
-    /// The body of a feeding thread: pulls until the input ends.
-    fn feed_threaded(&self, py: Python<'_>, core: &Core) -> PyResult<()> {
+    /// Submits a chunk that a feeding thread has pulled, when there is room for it.
+    /// False: the pool has ended.
+    fn offer(&self, py: Python<'_>, core: &Core, chunk: Py<PyList>) -> PyResult<bool> {
+        lock(&self.input).chunk = Some(chunk);
         loop {
+            let seen = core.pool().events();
             if core.pool().broken().is_some() {
                 lock(&self.input).aborted = true;
             }
             match self.feed_one(py, core) {
-                Fed::One => {}
-                Fed::Never => {
-                    self.finish(core);
-                    return core.pump(py);
-                }
-                Fed::Later => {
-                    let seen = core.pool().events();
-                    if self.window_is_full() {
-                        py.detach(|| {
-                            let open = lock(&self.open);
-                            let waited = self.moved.wait_timeout(open, LOOK_AROUND);
-                            drop(waited.unwrap_or_else(PoisonError::into_inner));
-                        });
-                    } else if matches!(core.pool().room(), Ok(Room::No)) {
-                        core.wait(py, || core.pool().wait_for_event(seen, None))?;
-                    }
-                }
+                Fed::One => return Ok(true),
+                Fed::Never => return Ok(false),
+                Fed::Later if self.window_is_full() => py.detach(|| {
+                    let open = lock(&self.open);
+                    let waited = self.moved.wait_timeout(open, LOOK_AROUND);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                }),
+                Fed::Later => core.wait(py, || core.pool().wait_for_event(seen, None))?,
             }
         }
+    }
+
+    /// The input of a feeding thread has ended, by `failure` if not by itself.
+    fn end(&self, py: Python<'_>, core: &Core, failure: Option<PyErr>) -> PyResult<()> {
+        lock(&self.input).failure = failure;
+        self.finish(core);
+        core.pump(py)
     }
 }
 
@@ -278,7 +277,8 @@ impl IMapIterator {
             chunksize: chunksize.max(1),
             threaded,
             input: Mutex::new(Input {
-                source: Some(source.try_iter()?.unbind()),
+                // A feeding thread has the iterator to itself.
+                source: if threaded { None } else { Some(source.try_iter()?.unbind()) },
                 placed: None,
                 chunk: None,
                 submitted: 0,
@@ -424,7 +424,10 @@ impl IMapIterator {
     }
 }
 
-/// A handle for the feeding thread that does not keep the iterator.
+/// What a feeding thread works with; does not keep the iterator alive.
+///
+/// The thread's loop is Python's: while it waits in the input's own code, nothing
+/// of ours is on its stack, so that the interpreter can end it at exit.
 #[pyclass(frozen, module = "manycore._engine")]
 pub(crate) struct Feeder {
     core: Py<Core>,
@@ -439,8 +442,24 @@ impl Feeder {
         Feeder { core: iterator.core.clone_ref(py), lazy: Arc::clone(&iterator.lazy) }
     }
 
-    /// Pulls until the input ends.
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        self.lazy.feed_threaded(py, self.core.get())
+    /// Items of a chunk.
+    #[getter]
+    fn chunksize(&self) -> usize {
+        self.lazy.chunksize
+    }
+
+    /// Submits the list `chunk`; waits for room. False: the pool has ended.
+    fn offer(&self, py: Python<'_>, chunk: Py<PyList>) -> PyResult<bool> {
+        let core = self.core.get();
+        let Some(_inside) = core.enter_feeder() else { return Ok(false) };
+        self.lazy.offer(py, core, chunk)
+    }
+
+    /// No chunk follows; `failure` is the exception that ended the input, if one did.
+    #[pyo3(signature = (failure=None))]
+    fn end(&self, py: Python<'_>, failure: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let core = self.core.get();
+        let Some(_inside) = core.enter_feeder() else { return Ok(()) };
+        self.lazy.end(py, core, failure.map(PyErr::from_value))
     }
 }

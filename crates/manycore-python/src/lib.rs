@@ -1,7 +1,6 @@
 //! The compiled half of manycore's Python face.
 
 mod buffer;
-mod chunks;
 mod codec;
 mod core;
 mod feed;

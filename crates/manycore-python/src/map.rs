@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use manycore_engine::sync::{AtomicU32, Ordering};
-use manycore_engine::pool::{Answer, Function, Job, Outcome, Room};
+use manycore_engine::pool::{Answer, Chunks, Function, Job, Outcome, Room};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyList, PyRange};
 
-use crate::chunks::Chunks;
-use crate::codec::{self, Incoming};
+use crate::codec::{self, Incoming, Scratch};
 use crate::core::{Core, lock, name_of};
 use crate::worker::mode;
 use crate::{gate, hooks};
@@ -29,7 +28,7 @@ pub(crate) struct Map {
 }
 
 struct State {
-    /// An exact list or tuple; gone when everything is submitted.
+    /// An exact list, tuple or range; gone when everything is submitted.
     items: Option<Py<PyAny>>,
     placed: Option<Arc<Function>>,
     results: Option<Py<PyList>>,
@@ -42,7 +41,7 @@ struct State {
 }
 
 impl Map {
-    /// A map of `function` over `items`, an exact list or tuple.
+    /// A map of `function` over `items`, an exact list, tuple or range.
     pub(crate) fn new(
         core: &Core,
         function: &Bound<'_, PyAny>,
@@ -176,13 +175,16 @@ impl Map {
             Some(function) => Arc::clone(function),
             None => Arc::clone(placed.insert(core.function(self.function.bind(py))?)),
         };
-        let mut encoder = core.take_encoder();
+        let mut encoder = Scratch::take();
+        if items.is_exact_instance_of::<PyRange>() {
+            let chunk = (start..start + size).map(|index| items.get_item(index)).collect::<PyResult<Vec<_>>>()?;
+            let chunk = PyList::new(py, chunk)?;
+            encoder.encode_items(&chunk, 0, size)?;
+        } else {
+            encoder.encode_items(items, start, start + size)?;
+        }
         let index = (start as u64) << 32 | size as u64;
-        let sent = encoder.encode_items(items, start, start + size).and_then(|()| {
-            core.send(py, &encoder, &self.job, index, self.mode, &function, || self.task(py, start, size))
-        });
-        core.return_encoder(encoder);
-        sent
+        core.send(py, &encoder, &self.job, index, self.mode, &function, || self.task(py, start, size))
     }
 
     fn absorb(&self, py: Python<'_>, state: &mut State) {

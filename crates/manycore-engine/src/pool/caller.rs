@@ -14,9 +14,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Tasks in flight at most: enough that workers do not run dry while the caller
-/// sleeps (4096 of half a microsecond are 2 ms), few enough that the table stays
-/// within a megabyte.
-const ENTRIES: u32 = 4096;
+/// wakes up (1024 of half a microsecond are 250 µs for two workers), few enough
+/// that the table stays in the second-level cache.
+const ENTRIES: u32 = 1024;
 
 /// Payload bytes in flight at most, beyond what every worker has in hand: more
 /// would only push warm blocks out of the caches.
@@ -296,12 +296,13 @@ impl Pool {
         Ok(if has_room(&ledger) { Room::Yes } else { Room::No })
     }
 
-    /// Submits one task of `job`.
+    /// Submits one task of `job`. [`Room::No`]: nothing was submitted; ask
+    /// [`Pool::room`] before, and expect that another thread was quicker.
     ///
     /// # Errors
     /// [`Kind::Closed`] when no worker will answer any more (see [`Pool::broken`]);
-    /// [`Kind::TooLarge`] when there is no room: ask [`Pool::room`] before.
-    pub fn submit(&self, job: &Job, work: Work<'_>) -> Result<()> {
+    /// [`Kind::TooLarge`] when the arguments do not fit into what memory is left.
+    pub fn submit(&self, job: &Job, work: Work<'_>) -> Result<Room> {
         let message = work.message;
         let lease = if message.fits_inline() { None } else { Some(self.stage(message)?) };
         let place = lease.as_ref().map(|lease| Place {
@@ -317,10 +318,14 @@ impl Pool {
         if ledger.broken.is_some() {
             return Err(Error::new(Kind::Closed, "the pool answers no more tasks"));
         }
+        // Before `make_room`, which counts on an entry that is not queued.
+        if ledger.vacant() == 0 {
+            return Ok(Room::No);
+        }
         queue.make_room()?;
         let engaged = ledger.engage(job.key, work.index, block, bytes, work.function);
         let Some((index, entry)) = engaged.and_then(|index| Some((index, queue.entry(index)?))) else {
-            return Err(Error::new(Kind::TooLarge, "too many tasks are in flight; wait for an outcome"));
+            return Ok(Room::No);
         };
         // The entry is in charge of the block from here on.
         lease.map(Lease::pass_on);
@@ -344,7 +349,7 @@ impl Pool {
         queue.publish(index);
         drop(ledger);
         self.region.doorbell().published(&queue, false);
-        Ok(())
+        Ok(Room::Yes)
     }
 
     /// No task will be submitted any more: workers end when the queue is empty.

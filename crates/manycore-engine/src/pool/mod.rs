@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod caller;
+mod chunks;
 mod job;
 mod ledger;
 mod wait;
 mod worker;
 
 pub use caller::{Function, Pool, Room, Work};
+pub use chunks::Chunks;
 pub use job::{Answer, Job, Loss, Outcome};
 pub use wait::Woken;
 pub use worker::{Next, Task, Worker};

@@ -192,6 +192,11 @@ impl Pool {
         self.helm().wait(&mut |ledger| super::caller::has_room(ledger), deadline)
     }
 
+    /// Waits until a worker is ready to take tasks.
+    pub fn wait_for_worker(&self, deadline: Option<Instant>) -> Result<Woken> {
+        self.helm().wait(&mut |ledger| (0..ledger.seats.len()).any(|seat| self.region.is_ready(seat as u16)), deadline)
+    }
+
     /// Waits until [`Pool::events`] is no longer `seen`.
     pub fn wait_for_event(&self, seen: u64, deadline: Option<Instant>) -> Result<Woken> {
         self.helm().wait(&mut |ledger| ledger.events != seen, deadline)

@@ -69,7 +69,10 @@ impl Worker {
 
     /// Tells the caller that this worker takes tasks from now on.
     pub fn ready(&self) -> Result<()> {
-        self.region.seat_ready(self.seat)
+        self.region.seat_ready(self.seat)?;
+        // Somebody may be in `wait_for_worker`. Rare enough to ring for nothing.
+        self.bell.ring();
+        Ok(())
     }
 
     /// Tells the caller why this worker cannot start; it must end after this.

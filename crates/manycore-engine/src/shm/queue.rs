@@ -58,11 +58,14 @@ impl<'a> Queue<'a> {
         tail.saturating_sub(self.words.head.0.load(Ordering::Acquire))
     }
 
-    /// Makes sure that the ring has a place for the next position. There always
-    /// is one: an entry is queued at most once, and a position is behind the head
-    /// as soon as its entry was claimed and given back. But a worker claims and
-    /// may die before it moves the head; the caller helps, or the ring would
-    /// overwrite a position that the head still points to.
+    /// Makes sure that the ring has a place for the next position. Only the
+    /// caller, under its own lock, and with a free entry in hand.
+    ///
+    /// A worker claims and may die before it moves the head; the caller helps, or
+    /// the ring would overwrite a position that the head still points to. Claims
+    /// go in the order of positions, so of all positions from the head on only the
+    /// first can be claimed already. With as many positions as entries, and one
+    /// entry that is not queued, it is: stepping over it skips nobody's task.
     ///
     /// # Errors
     /// [`crate::error::Kind::Corrupt`] when head and tail cannot both be true.

@@ -1,6 +1,8 @@
-//! Linux 5.4 or later: memfd, futex, pidfd, epoll, eventfd.
+//! Linux 5.4 or later: memfd, futex, pidfd, epoll, eventfd, pipe.
 
 pub mod cpus;
+pub mod inherit;
+pub mod lifeline;
 pub mod memory;
 #[cfg(not(loom))]
 pub mod park;

@@ -19,7 +19,7 @@ const AHEAD: usize = 3;
 
 /// The sizes of one map's chunks.
 #[derive(Debug)]
-pub(crate) struct Chunks {
+pub struct Chunks {
     fixed: Option<usize>,
     workers: usize,
     largest: usize,
@@ -29,13 +29,13 @@ pub(crate) struct Chunks {
 
 impl Chunks {
     /// Sizes for `workers` workers, all of `fixed` items where the caller says so.
-    pub(crate) fn new(fixed: Option<usize>, workers: usize) -> Chunks {
+    pub fn new(fixed: Option<usize>, workers: usize) -> Chunks {
         Chunks { fixed, workers: workers.max(1), largest: 0, item: None }
     }
 
     /// Items of the next chunk with `left` items to go and `in_flight` chunks of
     /// this map unanswered; 0 means: wait for an outcome first.
-    pub(crate) fn next(&mut self, left: usize, in_flight: usize) -> usize {
+    pub fn next(&mut self, left: usize, in_flight: usize) -> usize {
         if left == 0 {
             return 0;
         }
@@ -60,7 +60,7 @@ impl Chunks {
     }
 
     /// A chunk of `items` took `elapsed` nanoseconds.
-    pub(crate) fn learn(&mut self, items: usize, elapsed: u64) {
+    pub fn learn(&mut self, items: usize, elapsed: u64) {
         if items == 0 || elapsed == 0 {
             return;
         }

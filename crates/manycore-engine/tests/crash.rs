@@ -1,0 +1,297 @@
+//! Real worker processes, killed at every named point of the protocols and at
+//! random: every task is answered, exactly what the dead had in hand is lost, the
+//! pool goes on, and nothing is left behind.
+
+// The engine has no pool in a model, so there is nothing to kill.
+#[cfg(not(loom))]
+#[path = "support/face.rs"]
+mod face;
+#[path = "support/harness.rs"]
+mod harness;
+
+#[cfg(loom)]
+fn main() {
+    harness::run(&[]);
+}
+
+#[cfg(not(loom))]
+fn main() {
+    face::run_if_worker();
+    harness::run(tests::TESTS);
+}
+
+#[cfg(not(loom))]
+mod tests {
+    use super::face::{Face, Mode, judge};
+    use super::harness::Test;
+    use manycore_engine::pool::{Exit, Loss};
+    use rustix::io::Errno;
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::collections::BTreeMap;
+
+    const KILLED: Exit = Exit::Signal(9);
+
+    pub const TESTS: &[Test] = &[
+        ("killed_after_claim", || killed_at("after-claim", true)),
+        ("killed_mid_payload", || killed_at("mid-payload", true)),
+        ("killed_before_finish", || killed_at("before-finish", true)),
+        ("killed_before_push", || killed_at("before-push", false)),
+        ("killed_after_push", || killed_at("after-push", false)),
+        ("killed_before_finish_of_a_small_task", killed_with_a_small_task),
+        ("killed_at_start_up", killed_at_start_up),
+        ("a_pool_whose_workers_never_start_gives_up", never_starting),
+        ("killed_asleep", killed_asleep),
+        ("killed_while_stuck", killed_while_stuck),
+        ("a_worker_that_exits", a_worker_that_exits),
+        ("every_worker_dies_at_once", every_worker_dies_at_once),
+        ("random_kills", random_kills),
+        ("closing_empties_the_queue", closing_empties_the_queue),
+        ("a_full_table_takes_no_more_and_loses_nothing", full_table),
+        ("termination_answers_everything", termination_answers_everything),
+    ];
+
+    fn descriptors() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    /// Runs `test` on a new pool and looks afterwards for what it left.
+    fn on_a_pool(seats: u16, test: impl FnOnce(Face)) {
+        let before = descriptors();
+        test(Face::new(seats));
+        assert_eq!(descriptors(), before, "descriptors are left");
+        let children = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
+        assert_eq!(children.err(), Some(Errno::CHILD), "children are left");
+    }
+
+    fn lost(outcomes: &BTreeMap<u64, Option<Loss>>) -> Vec<(u64, u32, Exit)> {
+        let lost = outcomes.iter().filter_map(|(number, loss)| Some((*number, loss.as_ref()?)));
+        lost.map(|(number, loss)| match loss {
+            Loss::Worker { pid, exit } => (number, *pid, *exit),
+            other => panic!("task {number}: {other:?}"),
+        })
+        .collect()
+    }
+
+    /// The pool still works, with as many workers as before, and holds nothing.
+    fn goes_on(face: &mut Face) {
+        for mode in [Mode::Small, Mode::Large] {
+            assert_eq!(lost(&face.map(0..200, mode)), []);
+        }
+        face.children.keys().for_each(|seat| face.wait_until_ready(*seat));
+        face.assert_nothing_held();
+    }
+
+    /// A victim that is alone at first, so it has the first task in hand.
+    fn killed_at(point: &str, loses: bool) {
+        on_a_pool(2, |mut face| {
+            let victim = face.launch(Some(point));
+            let pid = face.children[&victim].pid();
+            let outcomes = face.map(0..50, Mode::Large);
+            let wanted = if loses { vec![(0, pid, KILLED)] } else { Vec::new() };
+            assert_eq!(lost(&outcomes), wanted);
+            assert_eq!(face.dead, [(pid, KILLED)]);
+            face.launch(None);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn killed_with_a_small_task() {
+        on_a_pool(1, |mut face| {
+            let victim = face.launch(Some("before-finish"));
+            let pid = face.children[&victim].pid();
+            assert_eq!(lost(&face.map(0..50, Mode::Small)), [(0, pid, KILLED)]);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn killed_at_start_up() {
+        on_a_pool(2, |mut face| {
+            face.launch(Some("start-up"));
+            assert_eq!(lost(&face.map(0..50, Mode::Large)), []);
+            assert_eq!(face.dead.len(), 1);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn never_starting() {
+        on_a_pool(3, |mut face| {
+            (0..3).for_each(|_| { face.launch(Some("start-up")); });
+            face.refill = false;
+            let job = face.pool.open_job(false);
+            (0..20).for_each(|number| face.submit(&job, number, Mode::Small));
+            let mut answered = 0;
+            face.drain(&job, |_, outcome| {
+                answered += 1;
+                assert!(matches!(judge(outcome), Some(Loss::Start { exit: KILLED, report: None, .. })));
+            });
+            assert_eq!(answered, 20);
+            assert!(face.pool.broken().is_some());
+            face.assert_nothing_held();
+        });
+    }
+
+    fn killed_asleep() {
+        on_a_pool(2, |mut face| {
+            let (first, second) = (face.launch(None), face.launch(None));
+            goes_on(&mut face);
+            // Long enough that both have left off spinning.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            for seat in [first, second] {
+                face.children[&seat].kill().unwrap();
+            }
+            face.wait_for_deaths(2);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn killed_while_stuck() {
+        on_a_pool(2, |mut face| {
+            let seat = face.launch(None);
+            let pid = face.children[&seat].pid();
+            let job = face.pool.open_job(false);
+            face.submit(&job, 0, Mode::Stuck);
+            while face.pool.has_waiting() {
+                std::thread::yield_now();
+            }
+            face.children[&seat].kill().unwrap();
+            let mut outcomes = BTreeMap::new();
+            face.drain(&job, |_, outcome| drop(outcomes.insert(outcome.index, judge(outcome))));
+            assert_eq!(lost(&outcomes), [(0, pid, KILLED)]);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn a_worker_that_exits() {
+        on_a_pool(1, |mut face| {
+            let seat = face.launch(None);
+            let pid = face.children[&seat].pid();
+            assert_eq!(lost(&face.map(7..8, Mode::Exit)), [(7, pid, Exit::Code(3))]);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn every_worker_dies_at_once() {
+        on_a_pool(3, |mut face| {
+            let seats: Vec<_> = (0..3).map(|_| face.launch(None)).collect();
+            goes_on(&mut face);
+            let job = face.pool.open_job(false);
+            (0..300).for_each(|number| face.submit(&job, number, Mode::Slow));
+            for seat in seats {
+                face.children[&seat].kill().unwrap();
+            }
+            let mut outcomes = BTreeMap::new();
+            face.drain(&job, |_, outcome| drop(outcomes.insert(outcome.index, judge(outcome))));
+            assert_eq!(outcomes.len(), 300);
+            assert!(lost(&outcomes).len() <= 3);
+            assert_eq!(face.dead.len(), 3);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    /// Kills a ready worker every so many outcomes of a long map: each dead one has
+    /// at most one task in hand, and nobody else loses any.
+    fn random_kills() {
+        on_a_pool(3, |mut face| {
+            let mut dice = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+            println!("random kills with seed {dice:#x}");
+            let mut roll = move || {
+                dice ^= dice << 13;
+                dice ^= dice >> 7;
+                dice ^= dice << 17;
+                dice
+            };
+            (0..3).for_each(|_| { face.launch(None); });
+            let mut outcomes = BTreeMap::new();
+            for round in 0..4u64 {
+                let mode = if round % 2 == 0 { Mode::Large } else { Mode::Small };
+                let job = face.pool.open_job(false);
+                let numbers = round * 10_000..round * 10_000 + 2_000;
+                let mut each = |face: &mut Face, outcome| {
+                    let outcome: manycore_engine::pool::Outcome = outcome;
+                    assert!(outcomes.insert(outcome.index, judge(outcome)).is_none(), "answered twice");
+                    if roll() % 100 == 0 {
+                        let ready: Vec<_> =
+                            face.children.keys().copied().filter(|seat| face.pool.region().is_ready(*seat)).collect();
+                        if let Some(seat) = ready.get(roll() as usize % ready.len().max(1)) {
+                            face.children[seat].kill().unwrap();
+                        }
+                    }
+                };
+                for number in numbers {
+                    face.submit(&job, number, mode);
+                }
+                face.drain(&job, &mut each);
+            }
+            assert_eq!(outcomes.len(), 8_000, "a task was not answered");
+            let lost = lost(&outcomes);
+            for (number, pid, exit) in &lost {
+                assert!(face.dead.contains(&(*pid, *exit)), "task {number} was lost with a living worker");
+                assert_eq!(lost.iter().filter(|(_, other, _)| other == pid).count(), 1, "one death, one task");
+            }
+            println!("{} kills, {} tasks lost", face.dead.len(), lost.len());
+            assert!(!face.dead.is_empty());
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn closing_empties_the_queue() {
+        for _ in 0..20 {
+            on_a_pool(2, |mut face| {
+                face.refill = false;
+                let (first, second) = (face.launch(None), face.launch(None));
+                face.wait_until_ready(first);
+                face.wait_until_ready(second);
+                let job = face.pool.open_job(false);
+                (0..20).for_each(|number| face.submit(&job, number, Mode::Large));
+                face.pool.close();
+                let mut answered = 0;
+                face.drain(&job, |_, outcome| answered += u32::from(judge(outcome).is_none()));
+                assert_eq!(answered, 20);
+                face.close();
+            });
+        }
+    }
+
+    /// Submits without asking for room, while no worker takes anything.
+    fn full_table() {
+        on_a_pool(1, |mut face| {
+            let job = face.pool.open_job(false);
+            let taken = (0u64..).take_while(|number| face.try_submit(&job, *number, Mode::Small)).count();
+            assert!(!face.try_submit(&job, taken as u64, Mode::Small));
+            face.launch(None);
+            let mut answered = 0;
+            face.drain(&job, |_, outcome| answered += usize::from(judge(outcome).is_none()));
+            assert_eq!(answered, taken);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn termination_answers_everything() {
+        on_a_pool(2, |mut face| {
+            face.refill = false;
+            let (first, second) = (face.launch(None), face.launch(None));
+            let job = face.pool.open_job(false);
+            (0..50).for_each(|number| face.submit(&job, number, Mode::Stuck));
+            face.wait_until_ready(first);
+            face.pool.terminate().unwrap();
+            for seat in [first, second] {
+                face.children[&seat].kill().unwrap();
+            }
+            let mut answered = 0;
+            face.drain(&job, |_, outcome| {
+                answered += u32::from(matches!(judge(outcome), Some(Loss::Terminated)));
+            });
+            assert_eq!(answered, 50);
+            face.wait_for_deaths(2);
+        });
+    }
+}

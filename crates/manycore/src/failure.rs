@@ -1,0 +1,104 @@
+//! What a worker says of a task that gave no result, and how a panic is caught.
+
+use crate::error::{Error, Kind};
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+
+/// Why an item of a chunk has no result.
+#[derive(Debug)]
+pub struct Failure {
+    pub(crate) reason: Reason,
+    /// The item's number in its chunk.
+    pub(crate) offset: usize,
+    pub(crate) message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Reason {
+    Panic = 0,
+    Encoding = 1,
+    TooLarge = 2,
+    System = 3,
+}
+
+impl Reason {
+    pub(crate) fn from_number(number: u8) -> Reason {
+        [Reason::Panic, Reason::Encoding, Reason::TooLarge].get(usize::from(number)).copied().unwrap_or(Reason::System)
+    }
+}
+
+impl Failure {
+    /// `error` befell the item `offset`.
+    pub(crate) fn of(error: &Error, offset: usize) -> Failure {
+        let reason = match error {
+            _ if error.is_encoding() => Reason::Encoding,
+            _ if error.is_too_large() => Reason::TooLarge,
+            _ => Reason::System,
+        };
+        Failure { reason, offset, message: error.to_string() }
+    }
+
+    /// The caller's error for it, in a chunk that starts with item `first`.
+    pub(crate) fn error(&self, task: &str, first: usize) -> Error {
+        let item = first.saturating_add(self.offset);
+        let (kind, message) = match self.reason {
+            Reason::Panic => (Kind::Panic, format!("`{task}` panicked on item {item}: {}", self.message)),
+            Reason::Encoding => (Kind::Encoding, format!("`{task}` on item {item}: {}", self.message)),
+            Reason::TooLarge => (Kind::TooLarge, format!("`{task}` on item {item}: {}", self.message)),
+            Reason::System => (Kind::System, format!("`{task}` on item {item}: {}", self.message)),
+        };
+        Error::new(kind, message).at(item)
+    }
+}
+
+thread_local! {
+    /// Whether this thread runs a task.
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+    /// What the last panic of a task said, and where.
+    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// From now on panics of tasks are remembered instead of printed: the caller gets
+/// them as errors. With RUST_BACKTRACE they are printed, too, for the backtrace;
+/// and so are those of other threads, and all of them where a panic aborts.
+pub(crate) fn listen() {
+    if cfg!(panic = "abort") {
+        return;
+    }
+    let print = take_hook();
+    let wants_backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    set_hook(Box::new(move |panic| {
+        let running = RUNNING.get();
+        if running {
+            SAID.set(Some(describe(panic)));
+        }
+        if !running || wants_backtrace {
+            print(panic);
+        }
+    }));
+}
+
+/// Runs `task`; a panic in it becomes what it said and where.
+pub(crate) fn catch<R>(task: impl FnOnce() -> R) -> Result<R, String> {
+    RUNNING.set(true);
+    // The values a panic may leave half changed are the task's own and statics of
+    // the worker, as after any panic that a thread survives.
+    let outcome = catch_unwind(AssertUnwindSafe(task));
+    RUNNING.set(false);
+    outcome.map_err(|payload| {
+        // Its destructor is the task's code, and might panic in turn.
+        std::mem::forget(payload);
+        SAID.take().unwrap_or_else(|| "a panic that said nothing".to_owned())
+    })
+}
+
+fn describe(panic: &PanicHookInfo<'_>) -> String {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("a payload that is no text");
+    match panic.location() {
+        Some(place) => format!("{text} (at {place})"),
+        None => text.to_owned(),
+    }
+}
