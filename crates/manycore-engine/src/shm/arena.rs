@@ -192,11 +192,13 @@ pub struct Allocator {
     /// Numbers of free blocks by class, the last given back on top: its pages
     /// are the warmest.
     free: [Vec<u32>; 64],
+    /// What was just taken off the stack; kept for its memory.
+    returned: Vec<u32>,
 }
 
 impl Default for Allocator {
     fn default() -> Allocator {
-        Allocator { free: std::array::from_fn(|_| Vec::new()) }
+        Allocator { free: std::array::from_fn(|_| Vec::new()), returned: Vec::new() }
     }
 }
 
@@ -268,9 +270,16 @@ impl Allocator {
         Ok(BlockRef::new(part.index, number as usize, generation))
     }
 
-    /// Puts what others gave back into the free lists.
+    /// Puts what others gave back into the free lists, in the order in which they
+    /// gave it; the stack has the last on top, and so must the lists.
     fn collect(&mut self, part: Part<'_>) -> Result<()> {
-        drain(part, |number| self.keep(&part.labels[number as usize], number))
+        let mut returned = std::mem::take(&mut self.returned);
+        let drained = drain(part, |number| returned.push(number));
+        for number in returned.drain(..).rev() {
+            self.keep(&part.labels[number as usize], number);
+        }
+        self.returned = returned;
+        drained
     }
 }
 
