@@ -319,6 +319,10 @@ class BaseProcess:
 
         util._finalizer_registry.clear()
         util._run_after_forkers()
+        if "multiprocessing.util" in sys.modules:
+            from . import _standard
+
+            _standard.enter_child()
 
 
 def _exitcode_of(error: SystemExit) -> int:

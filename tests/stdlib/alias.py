@@ -77,6 +77,9 @@ lent_names = []
 def lend_names(package):
     """Names of the package's top level (Queue, Lock, ...)."""
     lender = importlib.import_module(LENDER)
+    # What is lent works in our children as the standard package itself does.
+    util, standard = (importlib.import_module(f"{OURS}.{name}") for name in ("util", "_standard"))
+    util.register_after_fork(sys.modules[__name__], lambda _: standard.enter_child(LENDER))
     for name in lender.__all__:
         if not hasattr(package, name):
             setattr(package, name, getattr(lender, name))

@@ -118,7 +118,9 @@ mod tests {
 
     fn never_starting() {
         on_a_pool(3, |mut face| {
-            (0..3).for_each(|_| { face.launch(Some("start-up")); });
+            (0..3).for_each(|_| {
+                face.launch(Some("start-up"));
+            });
             face.refill = false;
             let job = face.pool.open_job(false);
             (0..20).for_each(|number| face.submit(&job, number, Mode::Small));
@@ -207,16 +209,18 @@ mod tests {
                 dice ^= dice << 17;
                 dice
             };
-            (0..3).for_each(|_| { face.launch(None); });
+            (0..3).for_each(|_| {
+                face.launch(None);
+            });
             let mut outcomes = BTreeMap::new();
             for round in 0..4u64 {
-                let mode = if round % 2 == 0 { Mode::Large } else { Mode::Small };
+                let mode = if round.is_multiple_of(2) { Mode::Large } else { Mode::Small };
                 let job = face.pool.open_job(false);
                 let numbers = round * 10_000..round * 10_000 + 2_000;
                 let mut each = |face: &mut Face, outcome| {
                     let outcome: manycore_engine::pool::Outcome = outcome;
                     assert!(outcomes.insert(outcome.index, judge(outcome)).is_none(), "answered twice");
-                    if roll() % 100 == 0 {
+                    if roll().is_multiple_of(100) {
                         let ready: Vec<_> =
                             face.children.keys().copied().filter(|seat| face.pool.region().is_ready(*seat)).collect();
                         if let Some(seat) = ready.get(roll() as usize % ready.len().max(1)) {

@@ -128,7 +128,7 @@ proptest! {
         let job = pool.open_job(false);
         let bytes = [5u8; 3000];
         let submit = |index: u64| {
-            let message = Message::of(&bytes[..if index % 2 == 0 { 20 } else { 3000 }]);
+            let message = Message::of(&bytes[..if index.is_multiple_of(2) { 20 } else { 3000 }]);
             pool.submit(&job, Work { index, mode: 0, function: &function, message }).is_ok()
         };
         let bell = pool.bell().try_clone_to_owned().unwrap();

@@ -10,9 +10,7 @@ use support::{Blocks, model, process};
 
 /// Everything that can still be cut, as the numbers of the blocks.
 fn exhaust(blocks: &Blocks, allocator: &mut Allocator) -> Vec<BlockRef> {
-    std::iter::from_fn(|| allocator.allocate(blocks.part(), 1).ok())
-        .inspect(|block| blocks.touch(*block, 1))
-        .collect()
+    std::iter::from_fn(|| allocator.allocate(blocks.part(), 1).ok()).inspect(|block| blocks.touch(*block, 1)).collect()
 }
 
 fn all_different(held: &[BlockRef]) -> bool {
@@ -50,11 +48,12 @@ fn a_block_given_back_twice_comes_back_once() {
         let blocks = Blocks::new(2);
         let mut allocator = Allocator::take_over(blocks.part()).unwrap();
         let held = exhaust(&blocks, &mut allocator);
-        let givers =
-            [1, 2].map(|_| process(&blocks, {
+        let givers = [1, 2].map(|_| {
+            process(&blocks, {
                 let block = held[0];
                 move |blocks| blocks.part().give_back(block).unwrap()
-            }));
+            })
+        });
         let mut again = exhaust(&blocks, &mut allocator);
         givers.into_iter().for_each(|giver| giver.join().unwrap());
         again.extend(exhaust(&blocks, &mut allocator));

@@ -149,11 +149,8 @@ impl<'a> Helm<'a> {
         }
         let doorbell = pool.region.doorbell();
         doorbell.caller_sleeps();
-        let events = if queue.any_done() {
-            Ok(Vec::new())
-        } else {
-            pool.supervisor.wait(Some(left.unwrap_or(AIR).min(AIR)))
-        };
+        let events =
+            if queue.any_done() { Ok(Vec::new()) } else { pool.supervisor.wait(Some(left.unwrap_or(AIR).min(AIR))) };
         doorbell.caller_woke();
         let events = events?;
         if events.is_empty() && !queue.any_done() && left.is_none_or(|left| left > AIR) {

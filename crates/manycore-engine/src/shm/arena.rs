@@ -217,8 +217,7 @@ impl Allocator {
         for (number, label) in part.labels[..count].iter().enumerate() {
             let state = label.state.load(Ordering::Acquire);
             let generation = (state >> 32) as u32;
-            let orphaned =
-                state == word(generation, HELD) && label.holder.load(Ordering::Relaxed) != HELD_BY_CALLER;
+            let orphaned = state == word(generation, HELD) && label.holder.load(Ordering::Relaxed) != HELD_BY_CALLER;
             if orphaned {
                 label.state.store(word(generation, LOCAL), Ordering::Relaxed);
             }

@@ -47,11 +47,7 @@ impl Doorbell {
     /// leave their processors to those who have work.
     pub fn may_spin(&self, seat: u16) -> bool {
         self.spinner.0.load(Ordering::Relaxed) == 0
-            && self
-                .spinner
-                .0
-                .compare_exchange(0, u32::from(seat) + 1, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+            && self.spinner.0.compare_exchange(0, u32::from(seat) + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The spinner in `seat` spins no longer. Whoever counted on it while it was
@@ -70,11 +66,8 @@ impl Doorbell {
         let seen = self.work.0.load(Ordering::Acquire);
         self.sleepers.0.fetch_add(1, Ordering::Relaxed);
         full_fence(); // Pairs with `published`: one of us sees the other.
-        let outcome = if queue.waiting() == 0 && !self.is_closed() {
-            futex_wait(&self.work.0, seen, limit)
-        } else {
-            Ok(())
-        };
+        let outcome =
+            if queue.waiting() == 0 && !self.is_closed() { futex_wait(&self.work.0, seen, limit) } else { Ok(()) };
         self.sleepers.0.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Err(error) if error.kind() == Kind::Timeout => Ok(()),

@@ -84,7 +84,7 @@ impl Shape {
         let sane = self.parts() <= MAX_PARTS
             && self.entries > 0
             && self.labels as usize <= MAX_BLOCKS
-            && self.part_size % 4096 == 0;
+            && self.part_size.is_multiple_of(4096);
         let layout = || {
             let mut end = size_of::<Header>();
             let mut place = |align: usize, bytes: usize| {
@@ -96,15 +96,10 @@ impl Shape {
             let entries = place(64, size_of::<Entry>().checked_mul(self.entries as usize)?)?;
             let ring = place(64, size_of::<AtomicU32>().checked_mul(self.entries as usize)?)?;
             let parts = place(64, size_of::<PartWords>().checked_mul(self.parts())?)?;
-            let labels = place(
-                4096,
-                size_of::<Label>().checked_mul(self.labels as usize)?.checked_mul(self.parts())?,
-            )?;
+            let labels = place(4096, size_of::<Label>().checked_mul(self.labels as usize)?.checked_mul(self.parts())?)?;
             let payload = place(2 << 20, usize::try_from(self.part_size).ok()?.checked_mul(self.parts())?)?;
             Some(Layout { seats, entries, ring, parts, labels, payload, len: end })
         };
-        sane.then(layout)
-            .flatten()
-            .ok_or_else(|| Error::corrupt(format_args!("a region of {self:?} cannot exist")))
+        sane.then(layout).flatten().ok_or_else(|| Error::corrupt(format_args!("a region of {self:?} cannot exist")))
     }
 }

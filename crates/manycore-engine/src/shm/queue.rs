@@ -113,10 +113,9 @@ impl<'a> Queue<'a> {
                 return Err(Error::corrupt("the queue is longer than its ring"));
             }
             let index = self.ring[head as usize % self.ring.len()].load(Ordering::Relaxed) as usize;
-            let entry = self
-                .entries
-                .get(index)
-                .ok_or_else(|| Error::corrupt(format_args!("the queue names entry {index} of {}", self.entries.len())))?;
+            let entry = self.entries.get(index).ok_or_else(|| {
+                Error::corrupt(format_args!("the queue names entry {index} of {}", self.entries.len()))
+            })?;
             let claim = entry.state.claim(seat, head);
             // Gone or taken, this position is claimed: everybody moves the hint on,
             // so a death right after the claim stops nobody. With an old head the

@@ -3,7 +3,7 @@
 //! # Why this file is unsafe
 //!
 //! It turns offsets of a mapping into references. The references lead to
-//! atomics and to [`Guarded`] cells only, which other processes may write while
+//! atomics and to `Guarded` cells only, which other processes may write while
 //! we borrow; payload bytes are handed out as raw pointers with a length. Every
 //! offset is computed by [`Shape::layout`] from numbers that are checked against
 //! the mapping's length once, at creation or attachment, and kept privately: a

@@ -4,8 +4,8 @@
 #![allow(unsafe_code)]
 
 use manycore_engine::pool::{
-    Answer, Exit, Function, Job, Loss, Message, Next, Outcome, Payload, Pool, Room, Segment, Task, Verdict, Woken, Work,
-    Worker,
+    Answer, Exit, Function, Job, Loss, Message, Next, Outcome, Payload, Pool, Room, Segment, Task, Verdict, Woken,
+    Work, Worker,
 };
 use manycore_engine::process::Child;
 use manycore_engine::shm::arena::HELD_BY_CALLER;

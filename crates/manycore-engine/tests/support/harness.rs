@@ -14,7 +14,9 @@ pub fn run(tests: &[Test]) {
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |name: &str| {
         filters.is_empty()
-            || filters.iter().any(|filter| if has("--exact") { *filter == name } else { name.contains(filter.as_str()) })
+            || filters
+                .iter()
+                .any(|filter| if has("--exact") { *filter == name } else { name.contains(filter.as_str()) })
     };
     if has("--list") {
         // No test is ignored, and nextest asks for those apart.

@@ -23,8 +23,7 @@ fn quota(root: &Path, membership: &str) -> Option<usize> {
             if controllers.is_empty() {
                 lowest(root.to_path_buf(), group, v2_quota)
             } else if controllers.split(',').any(|name| name == "cpu") {
-                lowest(root.join(controllers), group, v1_quota)
-                    .or_else(|| lowest(root.join("cpu"), group, v1_quota))
+                lowest(root.join(controllers), group, v1_quota).or_else(|| lowest(root.join("cpu"), group, v1_quota))
             } else {
                 None
             }

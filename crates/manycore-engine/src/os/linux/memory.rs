@@ -58,10 +58,9 @@ impl Mapping {
     fn map(file: impl AsFd, len: usize) -> Result<Mapping> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the kernel chooses the address, so nothing that exists is replaced.
-        let base = unsafe {
-            mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED | MapFlags::NORESERVE, file, 0)
-        }
-        .map_err(refused("mapping shared memory (mmap)"))?;
+        let base =
+            unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED | MapFlags::NORESERVE, file, 0) }
+                .map_err(refused("mapping shared memory (mmap)"))?;
         let base = NonNull::new(base.cast()).ok_or_else(|| Error::new(Kind::Os, "mmap gave address zero"))?;
         Ok(Mapping { base, len })
     }
