@@ -218,7 +218,7 @@ def nothing_left(request):
             warm_up(request.getfixturevalue("ctx"))
         elif package is not None:
             warm_up(package.get_context())
-    except Exception as error:  # noqa: BLE001 - the test itself will say it better
+    except Exception as error:
         warnings.warn(f"warm-up failed: {error!r}", stacklevel=1)
     gc.collect()
     # pytest's own folder appears with the first test that asks for one.

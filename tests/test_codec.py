@@ -169,30 +169,35 @@ def test_knots(seed):
 
 
 EDGES = [
-        *(sign * (2**bits + by) for bits in (7, 8, 15, 16, 30, 31, 32, 60, 63, 64, 127, 1000) for by in (-1, 0, 1) for sign in (1, -1)),
-        0,
-        "",
-        "a",
-        "é",
-        "ÿ" * 10,
-        "Ā",
-        "\ud800",
-        "\U0010ffff",
-        "x\udfffy\U0001f600",
-        b"",
-        b"x",
-        (),
-        [],
-        {},
-        set(),
-        frozenset(),
-        bytearray(),
-        -0.0,
-        math.inf,
-        [[[]]],
-        ((),),
-        [()] * 3,
-        10**4000,
+    *(
+        sign * (2**bits + by)
+        for bits in (7, 8, 15, 16, 30, 31, 32, 60, 63, 64, 127, 1000)
+        for by in (-1, 0, 1)
+        for sign in (1, -1)
+    ),
+    0,
+    "",
+    "a",
+    "é",
+    "ÿ" * 10,
+    "Ā",
+    "\ud800",
+    "\U0010ffff",
+    "x\udfffy\U0001f600",
+    b"",
+    b"x",
+    (),
+    [],
+    {},
+    set(),
+    frozenset(),
+    bytearray(),
+    -0.0,
+    math.inf,
+    [[[]]],
+    ((),),
+    [()] * 3,
+    10**4000,
 ]
 
 

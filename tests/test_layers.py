@@ -166,7 +166,7 @@ def test_all_is_true():
     for name in package.__all__:
         assert getattr(package, name) is not None
     scope = {}
-    exec("from manycore import *", scope)  # noqa: S102 - the only way to write it in a function
+    exec("from manycore import *", scope)
     assert set(package.__all__) <= set(scope)
 
 

@@ -364,7 +364,7 @@ def test_several_threads_on_one_pool(pool):
                 assert list(pool.imap(tasks.double, items, 2)) == [2 * n for n in items]
                 with pytest.raises(ValueError):
                     pool.apply(tasks.fail, (number,))
-        except BaseException as error:  # noqa: BLE001 - reported by the main thread
+        except BaseException as error:
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]

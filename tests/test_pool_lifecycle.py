@@ -281,7 +281,7 @@ def test_a_dropped_pool_warns_and_ends(mp):
     assert pool.map(tasks.square, [1, 2]) == [1, 4]
     with census.Watch([process.pid for process in pool._pool]) as watch:
         reference = weakref.ref(pool)
-        with pytest.warns(ResourceWarning, match="unclosed running .*pool.*state=RUN"):  # noqa: PT031
+        with pytest.warns(ResourceWarning, match="unclosed running .*pool.*state=RUN"):
             del pool
             gc.collect()
         assert reference() is None
@@ -483,7 +483,7 @@ def test_a_context_of_ones_own(mp):
 
 def test_a_subclass_of_pool(mp):
     class Pool(mp.pool.Pool):
-        made = []  # noqa: RUF012
+        made = []
 
         @staticmethod
         def Process(context, *args, **kwargs):

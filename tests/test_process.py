@@ -14,8 +14,9 @@ import sys
 import threading
 import weakref
 
-import manycore
 import pytest
+
+import manycore
 from support import census
 
 # --- what children run ---
@@ -280,7 +281,7 @@ def test_stdin_is_empty(ctx, path):
 def test_broken_standard_streams(ctx, monkeypatch, stream, kind):
     broken = None
     if kind == "closed":
-        broken = open(os.devnull, "w")  # noqa: SIM115
+        broken = open(os.devnull, "w")
         broken.close()
     monkeypatch.setattr(sys, stream, broken)
     assert run(ctx, nothing).exitcode == 0

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 
-import manycore
 import pytest
+
+import manycore
 from support import census
 
 METHODS = ("fork", "spawn", "forkserver")

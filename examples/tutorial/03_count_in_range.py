@@ -6,8 +6,9 @@ Takes the number of rows as an optional argument; 200 000 without one.
 import sys
 import time
 
-import manycore as multiprocessing
 import numpy as np
+
+import manycore as multiprocessing
 
 
 def howmany_within_range(row, minimum, maximum):

@@ -7,8 +7,9 @@ import itertools
 import sys
 import time
 
-import manycore as multiprocessing
 import numpy as np
+
+import manycore as multiprocessing
 
 
 def howmany_within_range(row, minimum, maximum):

@@ -319,7 +319,7 @@ class _Zygote:
                     self._import_main(main)
                 else:
                     __import__(name)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - any module may be preloaded
+            except (Exception, SystemExit) as error:
                 # A main module that fails here will fail in the child, where the user sees it.
                 if on_error == "warn":
                     import warnings
@@ -439,7 +439,7 @@ class _Zygote:
             child = self._unpack(body, prepared_size)
             del body
             code = child._bootstrap(self._owner)
-        except BaseException as error:  # noqa: BLE001 - nobody above us could report it
+        except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
             util._flush_std_streams()
         finally:

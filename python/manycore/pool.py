@@ -95,6 +95,7 @@ class _Crew:
             # A pool's worker may have pools of its own; their lifelines end with it.
             process._config["pool_worker"] = True
             process.start()
+            assert process.pid is not None
             self.core.enlist(seat, process.pid, process.sentinel)
         except BaseException:
             if process is not None and process._popen is not None:
@@ -259,7 +260,7 @@ class Pool:
         """Return `func(*args, **kwds)`, run in a worker; raises what it raises."""
         if self._state != RUN:
             raise ValueError("Pool not running")
-        return self._core.apply(func, args if type(args) is tuple else tuple(args), kwds)
+        return self._core.apply(func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None)
 
     def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
         """Return `[func(x) for x in iterable]`, run in the workers.
@@ -295,7 +296,7 @@ class Pool:
             self._keep()
         if type(args) is not tuple:
             args = tuple(args)
-        return self._core.apply_async(self, func, args, kwds, callback, error_callback)
+        return self._core.apply_async(self, func, args, dict(kwds) if kwds else None, callback, error_callback)
 
     def map_async(
         self,

@@ -188,7 +188,7 @@ class BaseProcess:
     @name.setter
     def name(self, name: str) -> None:
         if not isinstance(name, str):
-            raise AssertionError(f"name must be a string, not {type(name).__name__}")  # noqa: TRY004 - the standard's
+            raise AssertionError(f"name must be a string, not {type(name).__name__}")
         self._name = name
 
     @property
@@ -297,7 +297,7 @@ class BaseProcess:
             exitcode = 0
         except SystemExit as error:
             exitcode = _exitcode_of(error)
-        except BaseException:  # noqa: BLE001 - nobody above us could report it
+        except BaseException:
             import traceback
 
             if sys.stderr is not None:

@@ -244,7 +244,7 @@ def _run_source(path: str, main: ModuleType) -> None:
     before = sys.modules.get("__mp_main__")
     sys.modules["__mp_main__"] = main
     try:
-        exec(code, main.__dict__)  # noqa: S102 - this is how a main module is run
+        exec(code, main.__dict__)
     except BaseException:
         if before is None:
             del sys.modules["__mp_main__"]

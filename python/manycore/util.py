@@ -320,7 +320,7 @@ def _close_stdin() -> None:
     try:
         fd = os.open(os.devnull, os.O_RDONLY)
         try:
-            sys.stdin = _null_stdin = open(fd, encoding="utf-8", closefd=False)  # noqa: SIM115
+            sys.stdin = _null_stdin = open(fd, encoding="utf-8", closefd=False)
         except BaseException:
             os.close(fd)
             raise
@@ -372,7 +372,7 @@ def _run_after_forkers() -> None:
             continue
         try:
             func(obj)
-        except Exception as error:  # noqa: BLE001 - any function may be registered
+        except Exception as error:
             info("after forker raised exception %s", error)
 
 
@@ -443,14 +443,21 @@ class Finalize:
         self._pid = os.getpid()
         _finalizer_registry[self._key] = self
 
-    def __call__(self, wr: object = None) -> Any:
+    def __call__(
+        self,
+        wr: object = None,
+        # Bound here: when the last references go, at the end of the interpreter, the module's names are gone.
+        _registry: dict[Any, Finalize] = _finalizer_registry,
+        sub_debug: Callable[..., None] = sub_debug,
+        getpid: Callable[[], int] = os.getpid,
+    ) -> Any:
         """Make the call, unless it was made before. Returns what the callback returns."""
-        if _finalizer_registry.pop(self._key, None) is None:
+        if _registry.pop(self._key, None) is None:
             sub_debug("finalizer no longer registered")
             return None
         callback, args, kwargs = self._callback, self._args, self._kwargs
         self._forget()
-        if callback is None or self._pid != os.getpid():
+        if callback is None or self._pid != getpid():
             sub_debug("finalizer ignored because different process")
             return None
         sub_debug("finalizer calling %s with args %s and kwargs %s", callback, args, kwargs)
@@ -499,7 +506,7 @@ def _run_finalizers(minpriority: int | None = None) -> None:
         sub_debug("calling %s", finalizer)
         try:
             finalizer()
-        except Exception:  # noqa: BLE001 - the others must run too
+        except Exception:
             import traceback
 
             traceback.print_exc()
@@ -529,7 +536,8 @@ def _exit_function() -> None:
     _exiting = True
     info("process shutting down")
     _run_finalizers(0)
-    children = process.active_children()
+    # A child of os.fork has its parent's process objects, and no say over them.
+    children = [child for child in process.active_children() if child._parent_pid == os.getpid()]
     daemons = [child for child in children if child.daemon]
     for child in daemons:
         info("calling terminate() for daemon %s", child.name)

@@ -446,7 +446,6 @@ impl Core {
             Err(error) => Err(gate::raise(error)),
         }
     }
-
 }
 
 /// Whether pickle writes `function` as a name that never changes.

@@ -53,8 +53,8 @@ pub(crate) fn describe<'py>(py: Python<'py>, exception: &PyErr) -> PyResult<Boun
 
 /// The exception behind what [`describe`] made, as the caller sees it.
 pub(crate) fn raised(py: Python<'_>, payload: &Payload) -> PyErr {
-    let rebuilt = codec::decode(py, &Incoming::of(payload))
-        .and_then(|parts| remote(py)?.getattr("rebuild")?.call1((parts,)));
+    let rebuilt =
+        codec::decode(py, &Incoming::of(payload)).and_then(|parts| remote(py)?.getattr("rebuild")?.call1((parts,)));
     match rebuilt {
         Ok(value) => error(value),
         Err(failure) => failure,
@@ -64,8 +64,9 @@ pub(crate) fn raised(py: Python<'_>, payload: &Payload) -> PyErr {
 /// The exception for a task that no worker will answer; `task` says which.
 pub(crate) fn lost(py: Python<'_>, loss: &Loss, task: impl FnOnce() -> String) -> PyErr {
     let made = match loss {
-        Loss::Worker { pid, exit } => remote(py)
-            .and_then(|remote| remote.getattr("worker_lost")?.call1((*pid, exit_code(*exit), task()))),
+        Loss::Worker { pid, exit } => {
+            remote(py).and_then(|remote| remote.getattr("worker_lost")?.call1((*pid, exit_code(*exit), task())))
+        }
         Loss::Start { report: Some(report), .. } => return raised(py, report),
         Loss::Start { pid, exit, report: None } => {
             remote(py).and_then(|remote| remote.getattr("start_lost")?.call1((*pid, exit_code(*exit))))

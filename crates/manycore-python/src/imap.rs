@@ -295,10 +295,7 @@ impl IMapIterator {
             core.get().feeds.add(Feed::Lazy(Arc::clone(&lazy)));
             core.get().pool().wake_keeper();
         }
-        Py::new(
-            py,
-            IMapIterator { core: core.clone().unbind(), _owner: owner, lazy, ordered, taken: Mutex::default() },
-        )
+        Py::new(py, IMapIterator { core: core.clone().unbind(), _owner: owner, lazy, ordered, taken: Mutex::default() })
     }
 
     /// The next chunk's answer, if it has arrived.

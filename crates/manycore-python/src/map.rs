@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use manycore_engine::sync::{AtomicU32, Ordering};
 use manycore_engine::pool::{Answer, Chunks, Function, Job, Outcome, Room};
+use manycore_engine::sync::{AtomicU32, Ordering};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyRange};
@@ -194,10 +194,7 @@ impl Map {
             state.chunks.learn(size, outcome.elapsed);
             let settled = match outcome.answer {
                 Answer::Returned(payload) => {
-                    let results = state
-                        .results
-                        .get_or_insert_with(|| blank(py, self.total))
-                        .bind(py);
+                    let results = state.results.get_or_insert_with(|| blank(py, self.total)).bind(py);
                     codec::decode_into(py, &Incoming::of(&payload), results, start, size)
                 }
                 Answer::Raised(payload) => Err(hooks::raised(py, &payload)),
@@ -221,7 +218,11 @@ impl Map {
 
     fn task(&self, py: Python<'_>, start: usize, size: usize) -> String {
         let name = name_of(self.function.bind(py));
-        if size == 1 { format!("{name} on item {start}") } else { format!("{name} on items {start} to {}", start + size - 1) }
+        if size == 1 {
+            format!("{name} on item {start}")
+        } else {
+            format!("{name} on items {start} to {}", start + size - 1)
+        }
     }
 }
 

@@ -225,9 +225,9 @@ impl ApplyResult {
             (None, Kindred::Call(call)) => {
                 let mut outcomes = VecDeque::new();
                 call.job.take(&mut outcomes);
-                outcomes.pop_front().map(|outcome| {
-                    value_of(py, outcome.answer, || name_of(call.function.bind(py))).map(Bound::unbind)
-                })
+                outcomes
+                    .pop_front()
+                    .map(|outcome| value_of(py, outcome.answer, || name_of(call.function.bind(py))).map(Bound::unbind))
             }
         };
         let Some(outcome) = outcome else {

@@ -18,5 +18,5 @@ pub(crate) mod python;
 mod segment;
 
 pub(crate) use encode::Encoder;
-pub(crate) use python::Scratch;
 pub(crate) use incoming::{Incoming, Items, decode, decode_call, decode_into};
+pub(crate) use python::Scratch;
