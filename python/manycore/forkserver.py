@@ -116,7 +116,8 @@ class ForkServer:
                     raise
         raise ConnectionError(
             f"the forkserver process died {ATTEMPTS} times while it was starting a child; "
-            f"it runs {os.fsdecode(spawn.get_executable())!r} and preloads {', '.join(self._preload_modules) or 'nothing'}"
+            f"it runs {os.fsdecode(spawn.get_executable())!r} "
+            f"and preloads {', '.join(self._preload_modules) or 'nothing'}"
         )
 
     def _request(

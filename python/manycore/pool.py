@@ -85,7 +85,7 @@ class _Crew:
         """Start a worker in an empty seat."""
         seat = self.core.take_seat()
         process = None
-        # Ctrl-C reaches a worker only when it is ready for it: interrupted while it starts, each would print a traceback.
+        # Ctrl-C reaches a worker only when it is ready for it: interrupted in its start, each would print a traceback.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             place = _worker.Seat(self.core, seat, signal.SIGINT in blocked)

@@ -67,7 +67,7 @@ class Popen:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait until the child has finished, at most `timeout` seconds. Returns its exit code, None if it still runs."""
+        """Wait until the child has finished, for `timeout` seconds at most. Returns its exit code or None."""
         if self.returncode is None and self._owner == os.getpid():
             util.wait_readable(self.sentinel, timeout)
         return self.poll()

@@ -82,7 +82,7 @@ class BaseProcess:
         if group is not None:
             raise AssertionError("group argument must be None: it exists only to match threading.Thread")
         creator = _current_process
-        self._identity: tuple[int, ...] = creator._identity + (next(_process_counter),)
+        self._identity: tuple[int, ...] = (*creator._identity, next(_process_counter))
         self._config: dict[str, Any] = creator._config.copy()
         # What a pool's worker may do (have children although it is a daemon) its own children may not.
         self._config.pop("pool_worker", None)

@@ -248,14 +248,15 @@ def wait_readable(fd: int, timeout: float | None = None) -> bool:
 def close_all_fds_except(fds: Iterable[int]) -> None:
     """Close every descriptor of this process but these."""
     kept = sorted({-1, *fds})
-    for low, high in zip(kept, kept[1:] + [os.sysconf("SC_OPEN_MAX")], strict=True):
+    for low, high in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(low + 1, high)
 
 
 def spawnv_passfds(path: bytes | str, args: Sequence[str], passfds: Iterable[int], block: Iterable[int] = ()) -> int:
     """Start the program at `path`; it inherits the standard streams and `passfds`, nothing else. Returns its pid.
 
-    The signals in `block` are blocked in it, besides those blocked in this thread. Raises OSError saying which program could not be started.
+    The signals in `block` are blocked in it, besides those blocked in this thread. Raises OSError saying which program
+    could not be started.
     """
     passed = set(passfds)
     # A dup2 onto itself clears close-on-exec, in the child only.
