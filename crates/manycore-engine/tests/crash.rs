@@ -16,18 +16,22 @@ fn main() {
 
 #[cfg(not(loom))]
 fn main() {
-    face::run_if_worker();
+    face::run_if_started();
     harness::run(tests::TESTS);
 }
 
 #[cfg(not(loom))]
 mod tests {
-    use super::face::{Face, Mode, judge};
+    use super::face::{Face, Mode, judge, launch_caller};
     use super::harness::Test;
     use manycore_engine::pool::{Exit, Loss};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::io::Errno;
+    use rustix::pipe::{PipeFlags, pipe_with};
     use rustix::process::{WaitId, WaitIdOptions, waitid};
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::os::fd::AsRawFd;
+    use std::time::Instant;
 
     const KILLED: Exit = Exit::Signal(9);
 
@@ -47,6 +51,7 @@ mod tests {
         ("random_kills", random_kills),
         ("closing_empties_the_queue", closing_empties_the_queue),
         ("a_full_table_takes_no_more_and_loses_nothing", full_table),
+        ("a_killed_caller_takes_its_workers_along", killed_caller),
         ("termination_answers_everything", termination_answers_everything),
     ];
 
@@ -213,6 +218,7 @@ mod tests {
                 face.launch(None);
             });
             let mut outcomes = BTreeMap::new();
+            let mut killed = BTreeSet::new();
             for round in 0..4u64 {
                 let mode = if round.is_multiple_of(2) { Mode::Large } else { Mode::Small };
                 let job = face.pool.open_job(false);
@@ -225,6 +231,7 @@ mod tests {
                             face.children.keys().copied().filter(|seat| face.pool.region().is_ready(*seat)).collect();
                         if let Some(seat) = ready.get(roll() as usize % ready.len().max(1)) {
                             face.children[seat].kill().unwrap();
+                            killed.insert(face.children[seat].pid());
                         }
                     }
                 };
@@ -234,6 +241,8 @@ mod tests {
                 face.drain(&job, &mut each);
             }
             assert_eq!(outcomes.len(), 8_000, "a task was not answered");
+            // Those that were killed after the last task was answered.
+            face.wait_for_deaths(killed.len());
             let lost = lost(&outcomes);
             for (number, pid, exit) in &lost {
                 assert!(face.dead.contains(&(*pid, *exit)), "task {number} was lost with a living worker");
@@ -277,6 +286,24 @@ mod tests {
             goes_on(&mut face);
             face.close();
         });
+    }
+
+    /// The caller is killed while its workers compute: they are gone at once.
+    fn killed_caller() {
+        let (reading, writing) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let caller = launch_caller(writing.as_raw_fd());
+        drop(writing);
+        let mut byte = [0u8; 1];
+        assert_eq!(rustix::io::read(&reading, &mut byte).unwrap(), 1, "the workers did not get busy");
+        let before = Instant::now();
+        caller.kill().unwrap();
+        assert_eq!(caller.wait().unwrap(), KILLED);
+        // Nothing more to read, and nobody left who could write.
+        let mut ends = [PollFd::new(&reading, PollFlags::IN)];
+        let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(poll(&mut ends, Some(&limit)).unwrap(), 1, "workers outlive their caller");
+        assert_eq!(rustix::io::read(&reading, &mut byte).unwrap(), 0);
+        assert!(before.elapsed().as_secs() < 1, "a second is the contract");
     }
 
     fn termination_answers_everything() {

@@ -5,13 +5,15 @@
 #![cfg(not(loom))]
 
 use manycore_engine::Kind;
-use manycore_engine::pool::{Exit, Message, Next, Pool, Verdict, Work, Worker};
+use manycore_engine::pool::{Answer, Exit, Loss, Message, Next, Pool, Verdict, Work, Worker};
 use manycore_engine::shm::arena::{Allocator, BlockRef};
 use manycore_engine::shm::region::Region;
 use proptest::prelude::*;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Header, seats, entries, ring and the parts' words of a small region, roughly;
 /// labels follow on pages of their own.
@@ -42,6 +44,25 @@ fn damage(file: &File, words: &[(u64, u64)]) {
     for (at, word) in words {
         file.write_all_at(&word.to_ne_bytes(), at * 8).unwrap();
     }
+}
+
+/// A finished task whose entry was overwritten is answered all the same.
+#[test]
+fn a_damaged_state_costs_one_answer_and_no_hang() {
+    let pool = Pool::new(1).unwrap();
+    let function = pool.function(Message::of(b"f"), true).unwrap();
+    let job = pool.open_job(false);
+    let work = Work { index: 0, mode: 0, function: &function, message: Message::of(b"x") };
+    pool.submit(&job, work).unwrap();
+    let seat = pool.take_seat().unwrap();
+    let mut worker = Worker::sit(Arc::clone(pool.region()), seat, pool.bell().try_clone_to_owned().unwrap()).unwrap();
+    let Ok(Next::Task(task)) = worker.wait() else { panic!("no task") };
+    worker.finish(&task, Verdict::Returned, Message::of(b"y")).unwrap();
+    (0..).map_while(|index| pool.region().queue().entry(index)).for_each(|entry| entry.state.free());
+    pool.wait_for(job.key(), Some(Instant::now() + Duration::from_secs(10))).unwrap();
+    let mut outcomes = VecDeque::new();
+    job.take(&mut outcomes);
+    assert!(matches!(outcomes[0].answer, Answer::Lost(Loss::Worker { exit: Exit::Unknown, .. })));
 }
 
 proptest! {

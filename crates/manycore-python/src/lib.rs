@@ -21,6 +21,8 @@ mod _engine {
         set_reducers,
     };
     #[pymodule_export]
+    use crate::codec::Items;
+    #[pymodule_export]
     use crate::core::{Core, usable_cpu_count};
     #[pymodule_export]
     use crate::imap::{Feeder, IMapIterator};

@@ -8,7 +8,7 @@ use manycore_engine::Kind;
 use manycore_engine::pool::{Next, Region, Task, Verdict, Worker};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::PyList;
 
 use crate::buffer::adopt;
 use crate::codec::{self, Encoder, Incoming, Items};
@@ -38,12 +38,23 @@ pub(crate) struct PoolWorker {
     encoder: Encoder,
     lasting: HashMap<u64, Py<PyAny>>,
     passing: Vec<(u64, Py<PyAny>)>,
+    /// The loops over the items of a chunk, which are Python's.
+    run_map: Py<PyAny>,
+    run_starred: Py<PyAny>,
 }
 
 impl PoolWorker {
-    fn seated(region: Arc<Region>, seat: u16, bell: OwnedFd) -> PyResult<PoolWorker> {
+    fn seated(py: Python<'_>, region: Arc<Region>, seat: u16, bell: OwnedFd) -> PyResult<PoolWorker> {
+        let loops = py.import("manycore._worker")?;
         let worker = Worker::sit(region, seat, bell).map_err(gate::raise)?;
-        Ok(PoolWorker { worker, encoder: Encoder::new(), lasting: HashMap::new(), passing: Vec::new() })
+        Ok(PoolWorker {
+            worker,
+            encoder: Encoder::new(),
+            lasting: HashMap::new(),
+            passing: Vec::new(),
+            run_map: loops.getattr("run_map")?.unbind(),
+            run_starred: loops.getattr("run_starred")?.unbind(),
+        })
     }
 }
 
@@ -52,16 +63,16 @@ impl PoolWorker {
     /// The worker in `seat` of a pool whose memory and bell came as descriptors,
     /// which this object closes.
     #[staticmethod]
-    fn attach(region: i32, bell: i32, seat: u16) -> PyResult<PoolWorker> {
+    fn attach(py: Python<'_>, region: i32, bell: i32, seat: u16) -> PyResult<PoolWorker> {
         let (region, bell) = (adopt(region), adopt(bell));
-        PoolWorker::seated(Arc::new(Region::attach(region).map_err(gate::raise)?), seat, bell)
+        PoolWorker::seated(py, Arc::new(Region::attach(region).map_err(gate::raise)?), seat, bell)
     }
 
     /// The worker in `seat` of the pool `core`, in a process forked from its own.
     #[staticmethod]
-    fn inherit(core: &Core, seat: u16) -> PyResult<PoolWorker> {
+    fn inherit(py: Python<'_>, core: &Core, seat: u16) -> PyResult<PoolWorker> {
         let bell = core.pool().bell().try_clone_to_owned()?;
-        PoolWorker::seated(Arc::clone(core.pool().region()), seat, bell)
+        PoolWorker::seated(py, Arc::clone(core.pool().region()), seat, bell)
     }
 
     /// Tells the caller that this worker takes tasks from now on.
@@ -172,27 +183,15 @@ impl PoolWorker {
         let function = self.function(py, task)?;
         let function = function.bind(py);
         let body = task.take_body();
-        let incoming = Incoming::of(&body);
         if task.mode == mode::CALL {
+            let incoming = Incoming::of(&body);
             let (args, kwargs) = codec::decode_call(py, &incoming)?;
             drop((incoming, body));
             return function.call(args, kwargs.as_ref());
         }
-        let mut items = Items::new(py, &incoming)?;
-        let results = PyList::empty(py);
-        while let Some(item) = items.next(py) {
-            let item = item?;
-            let result = if task.mode == mode::STARMAP {
-                match item.cast_exact::<PyTuple>() {
-                    Ok(args) => function.call1(args)?,
-                    Err(_) => function.call1(PyTuple::new(py, item.try_iter()?.collect::<PyResult<Vec<_>>>()?)?)?,
-                }
-            } else {
-                function.call1((item,))?
-            };
-            results.append(result)?;
-        }
-        Ok(results.into_any())
+        let items = Items::new(py, Incoming::own(body))?;
+        let run = if task.mode == mode::STARMAP { &self.run_starred } else { &self.run_map };
+        run.bind(py).call1((function, items))
     }
 
     fn send(&mut self, task: &Task, verdict: Verdict, value: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -163,14 +163,14 @@ fn advice(exit: Exit) -> &'static str {
     }
 }
 
-/// The signals that end processes in practice; their numbers are the same on
-/// every Linux.
+/// The signals that end processes in practice, by their numbers on x86, ARM and RISC-V.
 fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
         2 => "SIGINT",
         4 => "SIGILL",
         6 => "SIGABRT",
+        7 => "SIGBUS",
         8 => "SIGFPE",
         9 => "SIGKILL",
         11 => "SIGSEGV",

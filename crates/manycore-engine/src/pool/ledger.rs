@@ -214,14 +214,18 @@ impl Ledger {
 
     fn collect_one(&mut self, region: &Arc<Region>, index: usize) {
         let Some(entry) = region.queue().entry(index) else { return };
-        // An entry on the stack that owes nothing is damage; there is nobody to tell.
-        if self.owed.get(index).is_none_or(Option::is_none) || !matches!(entry.state.phase(), Phase::Done(_)) {
+        // An entry on the stack that owes nothing: a late answer after `lose_all`,
+        // or damage. There is nobody to tell.
+        if self.owed.get(index).is_none_or(Option::is_none) {
             return;
         }
+        // One that says of itself that it is not finished is damage; it will not
+        // come again, so it is answered now.
+        let finished = matches!(entry.state.phase(), Phase::Done(_));
         let (elapsed, verdict, payload) = entry.take_outcome(|slip| {
             (slip.elapsed, Verdict::from_number(slip.verdict), Payload::take(region, slip, HELD_BY_CALLER))
         });
-        self.settle(region, index, elapsed, |_| match (verdict, payload) {
+        self.settle(region, index, elapsed, |_| match (verdict.filter(|_| finished), payload) {
             (Some(Verdict::Returned), Ok(payload)) => Answer::Returned(payload),
             (Some(Verdict::Raised), Ok(payload)) => Answer::Raised(payload),
             _ => Answer::Lost(Loss::Worker { pid: 0, exit: Exit::Unknown }),
@@ -232,7 +236,7 @@ impl Ledger {
     pub(super) fn bury(&mut self, region: &Arc<Region>, seat: u16, loss: &Loss) -> Result<()> {
         // What it finished and pushed comes first; after that, a finished entry of
         // its own that is still in use is one it did not live to push.
-        self.collect(region)?;
+        let collected = self.collect(region).map(drop);
         let queue = region.queue();
         for index in 0..self.owed.len() {
             if self.owed[index].is_none() {
@@ -250,7 +254,7 @@ impl Ledger {
             region.give_back(block)?;
         }
         region.doorbell().bury(seat, &queue);
-        Ok(())
+        collected
     }
 
     fn lose(&mut self, region: &Arc<Region>, index: usize, loss: &Loss) {
@@ -273,13 +277,14 @@ impl Ledger {
 
     /// Fails every task, also those that run; their workers are dead or about to be.
     pub(super) fn lose_all(&mut self, region: &Arc<Region>, loss: &Loss) -> Result<()> {
-        self.collect(region)?;
-        self.withdraw(region, loss)?;
+        // Nothing is owed afterwards, also where the queue is damaged.
+        let collected = self.collect(region).map(drop);
+        let withdrawn = self.withdraw(region, loss);
         for index in 0..self.owed.len() {
             if self.owed[index].is_some() {
                 self.lose(region, index, loss);
             }
         }
-        Ok(())
+        collected.and(withdrawn)
     }
 }

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use manycore_engine::os::{inherit, lifeline};
 use manycore_engine::pool::{
     Answer, Exit, Function, Job, Loss, Message, Next, Outcome, Payload, Pool, Room, Segment, Task, Verdict, Woken,
     Work, Worker,
@@ -13,11 +14,12 @@ use manycore_engine::shm::region::Region;
 use manycore_engine::{Error, Kind};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const ROLE: &str = "MANYCORE_TEST_WORKER";
+const WORKER: &str = "MANYCORE_TEST_WORKER";
+const CALLER: &str = "MANYCORE_TEST_CALLER";
 
 /// Nothing here takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,18 +43,48 @@ pub enum Mode {
     Stuck,
 }
 
-/// Runs a worker when this process was started as one.
-pub fn run_if_worker() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let numbers: Vec<i32> = role.split(',').map(|number| number.parse().unwrap()).collect();
-    let &[seat, region, bell] = &numbers[..] else { panic!("{ROLE}={role}") };
-    // A test that dies takes its workers along.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-    // SAFETY: the parent passed both descriptors to this process, which has just
-    // begun and uses neither elsewhere.
-    let (region, bell) = unsafe { (OwnedFd::from_raw_fd(region), OwnedFd::from_raw_fd(bell)) };
-    work(seat as u16, region, bell).unwrap();
-    std::process::exit(0);
+/// Runs a worker, or a caller, when this process was started as one.
+pub fn run_if_started() {
+    let numbers = |role: &str| {
+        let text = std::env::var(role).ok()?;
+        Some(text.split(',').map(|number| number.parse().unwrap()).collect::<Vec<RawFd>>())
+    };
+    if let Some(numbers) = numbers(WORKER) {
+        let &[seat, region, bell, lifeline] = &numbers[..] else { panic!("{numbers:?}") };
+        let [region, bell, lifeline] = [region, bell, lifeline].map(|number| inherit::duplicate(number).unwrap());
+        assert!(lifeline::arm(&lifeline).unwrap(), "the caller is gone");
+        work(seat as u16, region, bell).unwrap();
+        std::process::exit(0);
+    }
+    if let Some(numbers) = numbers(CALLER) {
+        be_a_caller(&numbers);
+    }
+}
+
+/// A caller with two busy workers that never ends by itself. The workers hold
+/// `witness` open, as long as they live.
+fn be_a_caller(witness: &[RawFd]) {
+    let mut face = Face::new(2);
+    face.pass_on = witness.to_vec();
+    face.launch(None);
+    face.launch(None);
+    let job = face.pool.open_job(false);
+    (0..2).for_each(|number| face.submit(&job, number, Mode::Stuck));
+    while face.pool.has_waiting() {
+        std::thread::yield_now();
+    }
+    // Both are in the middle of a task: tells it, and keeps the pool.
+    rustix::io::write(inherit::duplicate(witness[0]).unwrap(), b"!").unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Starts this program as a caller that passes `witness` on to its workers.
+pub fn launch_caller(witness: RawFd) -> Child {
+    let program = std::env::current_exe().unwrap();
+    let environment = format!("{CALLER}={witness}");
+    Child::launch(program.as_os_str(), &[OsStr::new("caller")], &[OsStr::new(&environment)], &[witness]).unwrap()
 }
 
 fn work(seat: u16, region: OwnedFd, bell: OwnedFd) -> manycore_engine::Result<()> {
@@ -108,6 +140,9 @@ pub struct Face {
     pub dead: Vec<(u32, Exit)>,
     /// Whether a dead worker is replaced.
     pub refill: bool,
+    /// Descriptors that workers inherit besides their own.
+    pub pass_on: Vec<RawFd>,
+    lifelines: BTreeMap<u16, OwnedFd>,
     function: Arc<Function>,
 }
 
@@ -115,18 +150,30 @@ impl Face {
     pub fn new(seats: u16) -> Face {
         let pool = Pool::new(seats).unwrap();
         let function = pool.function(Message::of(FUNCTION), true).unwrap();
-        Face { pool, children: BTreeMap::new(), dead: Vec::new(), refill: true, function }
+        Face {
+            pool,
+            children: BTreeMap::new(),
+            dead: Vec::new(),
+            refill: true,
+            pass_on: Vec::new(),
+            lifelines: BTreeMap::new(),
+            function,
+        }
     }
 
     /// Starts a worker that is to die at `point`, or nowhere.
     pub fn launch(&mut self, point: Option<&str>) -> u16 {
         let seat = self.pool.take_seat().unwrap();
-        let (region, bell) = (self.pool.region().file().as_raw_fd(), self.pool.bell().as_raw_fd());
-        let mut environment = vec![format!("{ROLE}={seat},{region},{bell}")];
+        let (kept, given) = lifeline::pair().unwrap();
+        let passed = [self.pool.region().file().as_raw_fd(), self.pool.bell().as_raw_fd(), given.as_raw_fd()];
+        let [region, bell, lifeline] = passed;
+        let mut environment = vec![format!("{WORKER}={seat},{region},{bell},{lifeline}")];
         environment.extend(point.map(|point| format!("MANYCORE_FAIL_POINT={point}")));
         let environment: Vec<&OsStr> = environment.iter().map(OsStr::new).collect();
+        let inherit: Vec<RawFd> = passed.iter().chain(&self.pass_on).copied().collect();
         let program = std::env::current_exe().unwrap();
-        let child = Child::launch(program.as_os_str(), &[OsStr::new("worker")], &environment, &[region, bell]).unwrap();
+        let child = Child::launch(program.as_os_str(), &[OsStr::new("worker")], &environment, &inherit).unwrap();
+        self.lifelines.insert(seat, kept);
         let pidfd = child.pidfd().as_fd().try_clone_to_owned().unwrap();
         self.pool.enlist(seat, child.pid(), pidfd).unwrap();
         self.children.insert(seat, child);
@@ -202,6 +249,7 @@ impl Face {
     pub fn bury(&mut self) {
         for seat in self.pool.take_exited() {
             let child = self.children.remove(&seat).unwrap();
+            self.lifelines.remove(&seat);
             let pid = child.pid();
             let exit = child.wait().unwrap();
             self.dead.push((pid, exit));

@@ -41,6 +41,17 @@ impl Incoming {
         Incoming { ptr: payload.base().as_ptr(), head_len: payload.head_len(), len: payload.len(), owner }
     }
 
+    /// What the engine received, kept as long as the message is read.
+    pub(crate) fn own(payload: Payload) -> Incoming {
+        match payload {
+            Payload::Inline(bytes) => {
+                let (len, bytes) = (bytes.len(), Arc::new(bytes));
+                Incoming { ptr: bytes.as_ptr().cast_mut(), head_len: len, len, owner: Some(bytes) }
+            }
+            Payload::Block(_) => Incoming::of(&payload),
+        }
+    }
+
     /// A private copy of a message, which views may keep.
     pub(crate) fn of_copy(bytes: Vec<u8>, head_len: usize) -> Incoming {
         let bytes = Arc::new(bytes);

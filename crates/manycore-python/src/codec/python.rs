@@ -108,13 +108,8 @@ pub(crate) fn decode_py<'py>(py: Python<'py>, head_len: usize, message: &[u8]) -
 /// The items of a list message, decoded one by one.
 #[pyfunction(name = "decode_items")]
 pub(crate) fn decode_items_py<'py>(py: Python<'py>, head_len: usize, message: &[u8]) -> PyResult<Bound<'py, PyList>> {
-    let incoming = received(head_len, message);
-    let mut items = Items::new(py, &incoming)?;
-    let list = PyList::empty(py);
-    while let Some(item) = items.next(py) {
-        list.append(item?)?;
-    }
-    Ok(list)
+    let items = Bound::new(py, Items::new(py, received(head_len, message))?)?;
+    PyList::new(py, items.try_iter()?.collect::<PyResult<Vec<_>>>()?)
 }
 
 /// The items of a list message, put into a part of a list.

@@ -1,0 +1,227 @@
+//! The processes of a pool: start them, bury them, start others, end them.
+
+use crate::error::{Error, Kind, Result};
+use crate::invitation::{self, Invitation};
+use manycore_engine::os::lifeline;
+use manycore_engine::pool::{Pool, Woken};
+use manycore_engine::process::Child;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The program that runs here, also after its file was replaced.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// A worker that has not reached [`crate::init`] after this time never will.
+const START: Duration = Duration::from_secs(10);
+
+/// An idle worker ends within a millisecond of being told; one that does not is
+/// held up by the program's own code (a destructor, a thread) and is killed.
+const END: Duration = Duration::from_secs(1);
+
+/// The worker processes of one pool.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    pool: Arc<Pool>,
+    fingerprint: u64,
+    members: Mutex<Members>,
+    /// Why the pool ended by itself.
+    reason: OnceLock<Error>,
+}
+
+#[derive(Debug)]
+struct Members {
+    /// How many there should be.
+    wanted: usize,
+    seated: HashMap<u16, Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    child: Child,
+    /// As long as this is open, the worker lives.
+    _lifeline: OwnedFd,
+    started: Instant,
+}
+
+impl Crew {
+    /// Starts `wanted` workers for `pool`, and waits until one of them is ready:
+    /// it proves that the program is the right one and reaches [`crate::init`].
+    pub(crate) fn start(pool: Arc<Pool>, fingerprint: u64, wanted: usize) -> Result<Crew> {
+        let members = Mutex::new(Members { wanted, seated: HashMap::new() });
+        let crew = Crew { pool, fingerprint, members, reason: OnceLock::new() };
+        let ready = crew.fill(&mut crew.members()).and_then(|()| crew.wait(|pool| pool.wait_for_worker(None)));
+        match ready {
+            Ok(()) => Ok(crew),
+            Err(error) => {
+                crew.end(true);
+                Err(error)
+            }
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why no task is answered any more, if that is so.
+    pub(crate) fn broken(&self) -> Option<Error> {
+        let loss = self.pool.broken()?;
+        Some(self.reason.get().cloned().unwrap_or_else(|| Error::ended(&loss)))
+    }
+
+    /// Waits by `call`, looking after the workers meanwhile, until it says Ready.
+    ///
+    /// # Errors
+    /// When the pool was broken, or is broken meanwhile.
+    pub(crate) fn wait(&self, call: impl Fn(&Pool) -> manycore_engine::Result<Woken>) -> Result<()> {
+        loop {
+            match call(&self.pool) {
+                Ok(Woken::Ready) => return Ok(()),
+                Ok(Woken::Exits) => self.bury(),
+                // Time to look around, or a signal whose handler has run.
+                Err(error) if error.kind() == manycore_engine::Kind::Interrupted => self.look_after(),
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(error) = self.broken() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Buries the workers that have ended and starts others.
+    fn bury(&self) {
+        let mut members = self.members();
+        for seat in self.pool.take_exited() {
+            let Some(member) = members.seated.remove(&seat) else { continue };
+            // It has ended, so this does not wait.
+            let exit = member.child.wait().unwrap_or(manycore_engine::process::Exit::Unknown);
+            match self.pool.bury(seat, exit) {
+                Ok(true) => {}
+                Ok(false) => members.wanted = 0,
+                Err(error) => self.give_up(&mut members, error.into()),
+            }
+        }
+        self.refill(&mut members);
+    }
+
+    /// Now and then: tries again what could not be started, and ends a worker
+    /// that does not come up.
+    fn look_after(&self) {
+        let mut members = self.members();
+        let late = members.seated.iter().find(|(seat, member)| {
+            member.started.elapsed() > START && !self.pool.region().is_ready(**seat)
+        });
+        if let Some((_, member)) = late {
+            let pid = member.child.pid();
+            let message = format!(
+                "worker process {pid} did not reach manycore::init() within {} seconds; make it the first line of main",
+                START.as_secs()
+            );
+            self.give_up(&mut members, Error::new(Kind::Start, message));
+        }
+        self.refill(&mut members);
+    }
+
+    fn refill(&self, members: &mut Members) {
+        if let Err(error) = self.fill(members) {
+            // The others go on; the look around tries again.
+            if members.seated.is_empty() {
+                self.give_up(members, error);
+            }
+        }
+    }
+
+    /// Answers nothing any more, because of `reason`.
+    fn give_up(&self, members: &mut Members, reason: Error) {
+        members.wanted = 0;
+        let _ = self.reason.set(reason);
+        // Fails only on damaged memory; the pool is marked as broken even then.
+        let _ = self.pool.terminate();
+        kill(members);
+    }
+
+    fn fill(&self, members: &mut Members) -> Result<()> {
+        while members.seated.len() < members.wanted {
+            let seat = self.pool.take_seat()?;
+            match self.launch(seat) {
+                Ok(member) => members.seated.insert(seat, member),
+                Err(error) => {
+                    self.pool.leave_seat(seat);
+                    return Err(error);
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn launch(&self, seat: u16) -> Result<Member> {
+        let (kept, given) = lifeline::pair()?;
+        let (region, bell) = (self.pool.region().file(), self.pool.bell());
+        let identity = invitation::identity(region)
+            .map_err(|error| Error::new(Kind::System, format!("looking at the pool's memory file: {error}")))?;
+        let inherit = [region.as_raw_fd(), bell.as_raw_fd(), given.as_raw_fd()];
+        let [region, bell, lifeline] = inherit;
+        let invitation = Invitation { region, identity, bell, lifeline, seat, fingerprint: self.fingerprint };
+        // The program's own arguments, so that tasks may read them.
+        let (arguments, environment): (Vec<OsString>, _) = (std::env::args_os().collect(), invitation.environment());
+        let child = Child::launch(OsStr::new(PROGRAM), &borrow(&arguments), &borrow(&environment), &inherit)?;
+        let pidfd = child
+            .pidfd()
+            .try_clone_to_owned()
+            .map_err(|error| Error::new(Kind::System, format!("watching a worker process: {error}")));
+        let enlisted = pidfd.and_then(|pidfd| Ok(self.pool.enlist(seat, child.pid(), pidfd)?));
+        if let Err(error) = enlisted {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error);
+        }
+        Ok(Member { child, _lifeline: kept, started: Instant::now() })
+    }
+
+    /// Ends and reaps every worker: at once where it must be `now`, else when they
+    /// have done what they were given.
+    pub(crate) fn end(&self, now: bool) {
+        {
+            let mut members = self.members();
+            members.wanted = 0;
+            if now {
+                let _ = self.pool.terminate();
+                kill(&members);
+            } else {
+                self.pool.close();
+            }
+        }
+        let deadline = Instant::now() + END;
+        loop {
+            let seen = self.pool.events();
+            if self.members().seated.is_empty() {
+                return;
+            }
+            match self.pool.wait_for_event(seen, Some(deadline)) {
+                Ok(Woken::Ready) => {}
+                Ok(Woken::Exits) => self.bury(),
+                Err(error) if error.kind() == manycore_engine::Kind::Interrupted => {}
+                // Too late, or nothing works any more: the short way.
+                Err(_) => break,
+            }
+        }
+        let mut members = self.members();
+        kill(&members);
+        for (_, member) in members.seated.drain() {
+            let _ = member.child.wait();
+        }
+    }
+}
+
+fn kill(members: &Members) {
+    for member in members.seated.values() {
+        let _ = member.child.kill();
+    }
+}
+
+fn borrow(texts: &[OsString]) -> Vec<&OsStr> {
+    texts.iter().map(OsString::as_os_str).collect()
+}

@@ -1,0 +1,133 @@
+//! The worker's side: reach the pool, then take a task, run it, give its outcome.
+
+use crate::codec;
+use crate::error::{Error, Kind, Result};
+use crate::failure::{self, Failure};
+use crate::invitation::Invitation;
+use crate::registry::{Registry, Run};
+use manycore_engine::pool::{Message, Next, Payload, Task, Verdict, Worker};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::Write;
+
+/// Takes the seat of `invitation` and runs tasks until the pool is closed.
+pub(crate) fn serve(invitation: &Invitation) -> ! {
+    let mut worker = sit(invitation);
+    match Registry::get().and_then(|registry| invitation.check(registry.fingerprint).map(|()| registry)) {
+        Err(error) => refuse(&mut worker, &error),
+        Ok(registry) => {
+            failure::listen();
+            let ran = Loop { worker, registry, known: HashMap::new(), output: Vec::new() }.run();
+            if let Err(error) = ran {
+                say(&error);
+                std::process::exit(1);
+            }
+            std::process::exit(0)
+        }
+    }
+}
+
+/// For a worker whose main makes a pool before it reached [`crate::init`]: tells
+/// the caller, and ends. Going on would start workers of workers of workers.
+pub(crate) fn refuse_late(invitation: &Invitation) -> ! {
+    let error = Error::new(
+        Kind::Start,
+        "a worker process made a pool before it reached manycore::init(); make manycore::init() the first line of main",
+    );
+    refuse(&mut sit(invitation), &error)
+}
+
+fn sit(invitation: &Invitation) -> Worker {
+    match invitation.accept() {
+        Ok(Some(worker)) => worker,
+        // Whoever started this process is gone.
+        Ok(None) => std::process::exit(1),
+        Err(error) => {
+            say(&error.into());
+            std::process::exit(1)
+        }
+    }
+}
+
+fn refuse(worker: &mut Worker, error: &Error) -> ! {
+    say(error);
+    // The caller sees the end of this process in any case.
+    let _ = worker.fail(Message::of(error.to_string().as_bytes()));
+    std::process::exit(1)
+}
+
+fn say(error: &Error) {
+    // Not eprintln: it panics where stderr is closed.
+    let _ = writeln!(std::io::stderr(), "manycore worker {}: {error}", std::process::id());
+}
+
+struct Loop {
+    worker: Worker,
+    registry: &'static Registry,
+    /// Functions by the number the pool gave them; few, and never forgotten.
+    known: HashMap<u64, Run>,
+    output: Vec<u8>,
+}
+
+impl Loop {
+    fn run(mut self) -> Result<()> {
+        self.worker.ready()?;
+        loop {
+            match self.worker.wait() {
+                Ok(Next::Task(task)) => self.execute(task)?,
+                Ok(Next::Again) => {}
+                Ok(Next::End) => return Ok(()),
+                Err(error) if error.kind() == manycore_engine::Kind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn execute(&mut self, mut task: Task) -> Result<()> {
+        let ran = match self.function(&task) {
+            Ok(run) => run(&bytes_of(&task.take_body()), &mut self.output),
+            Err(error) => Err(Failure::of(&error, 0)),
+        };
+        let failure = match ran {
+            Ok(()) => match self.worker.finish(&task, Verdict::Returned, Message::of(&self.output)) {
+                Ok(()) => return Ok(self.trim()),
+                Err(error) if error.kind() == manycore_engine::Kind::TooLarge => Failure::of(&error.into(), 0),
+                Err(error) => return Err(error.into()),
+            },
+            Err(failure) => failure,
+        };
+        codec::write_failure(&failure, &mut self.output)?;
+        self.worker.finish(&task, Verdict::Raised, Message::of(&self.output))?;
+        Ok(self.trim())
+    }
+
+    /// Keeps the buffer for the next result, unless it is a burden.
+    fn trim(&mut self) {
+        if self.output.capacity() > KEEP {
+            self.output = Vec::new();
+        }
+    }
+
+    fn function(&mut self, task: &Task) -> Result<Run> {
+        if let Some(run) = self.known.get(&task.function) {
+            return Ok(*run);
+        }
+        let (bytes, _) = self.worker.function(task)?;
+        let known = <[u8; 8]>::try_from(bytes).ok().and_then(|id| self.registry.by_id(u64::from_le_bytes(id)));
+        let known = known.ok_or_else(|| Error::new(Kind::System, "the worker does not know the task; this is a bug"))?;
+        self.known.insert(task.function, known.run);
+        Ok(known.run)
+    }
+}
+
+/// Bytes of the largest buffer that is kept between two tasks.
+pub(crate) const KEEP: usize = 4 << 20;
+
+/// What a payload holds. One that lies in shared memory is copied first: others
+/// may write there while serde reads.
+pub(crate) fn bytes_of(payload: &Payload) -> Cow<'_, [u8]> {
+    match payload {
+        Payload::Inline(bytes) => Cow::Borrowed(bytes),
+        Payload::Block(_) => Cow::Owned(payload.to_vec()),
+    }
+}
