@@ -231,9 +231,11 @@ def nothing_left(request):
 
     def clean():
         gc.collect()
-        census.reap_adopted()
+        known = ()
         if package is not None:
             package.active_children()
+            known = {child.pid for child in package.process._children}
+        census.reap_adopted(known)
         found.clear()
         found.update(census.Snapshot(ignore=(guard,)).difference(before, processes_only=not strict))
         if not strict and "processes" in found:

@@ -99,16 +99,15 @@ def descriptor_kinds(pid="self"):
     return kinds
 
 
-def reap_adopted():
-    """Collects orphans of scripts that ended. The run is a subreaper: what a dead script leaves behind becomes its child,
-    so that it is seen, and only these (another session, not a leader the `Script` object waits for) may be collected here."""
-    own = os.getsid(0)
+def reap_adopted(known=()):
+    """Collects orphans of processes that ended. The run is a subreaper: what a dead script or worker leaves behind becomes its
+    child, so that it is seen. The children in `known` are somebody's to wait for, and a leader of a session the `Script`'s."""
     for pid in descendants(os.getpid()):
         fields = stat_fields(pid)
         if fields is None:
             continue
         state, parent, session = fields
-        if state == "Z" and parent == os.getpid() and session not in (own, pid):
+        if state == "Z" and parent == os.getpid() and session != pid and pid not in known:
             try:
                 os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
