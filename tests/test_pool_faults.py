@@ -290,9 +290,10 @@ def test_death_before_the_first_task(pool):
 @only_manycore
 def test_death_while_idle_and_nobody_asks(pool):
     """The pool fills itself again without any call."""
-    for process in list(pool._pool):
-        os.kill(process.pid, signal.SIGKILL)
+    # Taken first: to look at `_pool` is enough to have the dead replaced.
     dead = {process.pid for process in pool._pool}
+    for pid in dead:
+        os.kill(pid, signal.SIGKILL)
     assert census.eventually(lambda: len([p for p in list(pool._pool) if p.is_alive() and p.pid not in dead]) == 2)
 
 

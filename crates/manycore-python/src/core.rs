@@ -25,13 +25,17 @@ use crate::{gate, hooks};
 /// How many functions of modules are kept in shared memory.
 const FUNCTIONS: usize = 256;
 
+/// A function of a module, kept alive so that its address stays its own, and
+/// where it is in shared memory.
+type Placed = (Py<PyAny>, Arc<Function>);
+
 /// A pool of workers, seen from the process that gives them work.
 #[pyclass(frozen, module = "manycore._engine")]
 pub(crate) struct Core {
     pool: Arc<Pool>,
     /// Called with a seat when its worker has ended: buries it, starts another.
     on_exit: Py<PyAny>,
-    functions: Mutex<HashMap<usize, (Py<PyAny>, Arc<Function>)>>,
+    functions: Mutex<HashMap<usize, Placed>>,
     pub(crate) feeds: Feeds,
     /// No job is accepted any more; once every feed is dry, workers may go.
     closing: AtomicU32,

@@ -16,12 +16,12 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _engine {
     #[pymodule_export]
+    use crate::codec::Items;
+    #[pymodule_export]
     use crate::codec::python::{
         decode_call_py, decode_into_py, decode_items_py, decode_py, encode_call_py, encode_items_py, encode_py,
         set_reducers,
     };
-    #[pymodule_export]
-    use crate::codec::Items;
     #[pymodule_export]
     use crate::core::{Core, usable_cpu_count};
     #[pymodule_export]

@@ -90,11 +90,11 @@ impl Map {
     /// Shows the collector what the map refers to.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.function)?;
-        if let Ok(state) = self.state.try_lock() {
-            if let Some(state) = &*state {
-                visit.call(&state.items)?;
-                visit.call(&state.results)?;
-            }
+        if let Ok(state) = self.state.try_lock()
+            && let Some(state) = &*state
+        {
+            visit.call(&state.items)?;
+            visit.call(&state.results)?;
         }
         Ok(())
     }

@@ -32,12 +32,15 @@ pub(crate) fn value_of<'py>(
     }
 }
 
+/// Positional and keyword arguments.
+type Arguments = (Py<PyTuple>, Option<Py<PyDict>>);
+
 /// One call, submitted or waiting for room.
 pub(crate) struct Call {
     job: Job,
     function: Py<PyAny>,
     /// The arguments, until they are in shared memory.
-    waiting: Mutex<Option<(Py<PyTuple>, Option<Py<PyDict>>)>>,
+    waiting: Mutex<Option<Arguments>>,
 }
 
 impl Call {

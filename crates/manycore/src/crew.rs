@@ -52,8 +52,9 @@ impl Crew {
     pub(crate) fn start(pool: Arc<Pool>, fingerprint: u64, wanted: usize) -> Result<Crew> {
         let members = Mutex::new(Members { wanted, seated: HashMap::new() });
         let crew = Crew { pool, fingerprint, members, reason: OnceLock::new() };
-        let ready = crew.fill(&mut crew.members()).and_then(|()| crew.wait(|pool| pool.wait_for_worker(None)));
-        match ready {
+        // A statement of its own: the lock must be free again before the wait.
+        let started = crew.fill(&mut crew.members());
+        match started.and_then(|()| crew.wait(|pool| pool.wait_for_worker(None))) {
             Ok(()) => Ok(crew),
             Err(error) => {
                 crew.end(true);
@@ -111,9 +112,10 @@ impl Crew {
     /// that does not come up.
     fn look_after(&self) {
         let mut members = self.members();
-        let late = members.seated.iter().find(|(seat, member)| {
-            member.started.elapsed() > START && !self.pool.region().is_ready(**seat)
-        });
+        let late = members
+            .seated
+            .iter()
+            .find(|(seat, member)| member.started.elapsed() > START && !self.pool.region().is_ready(**seat));
         if let Some((_, member)) = late {
             let pid = member.child.pid();
             let message = format!(

@@ -16,9 +16,16 @@ static CALLED: OnceLock<()> = OnceLock::new();
 /// line runs in each of them, too.
 ///
 /// ```no_run
-/// fn main() {
+/// fn square(x: u64) -> u64 {
+///     x * x
+/// }
+///
+/// manycore::tasks!(square);
+///
+/// fn main() -> manycore::Result<()> {
 ///     manycore::init();
-///     // ...
+///     assert_eq!(manycore::Pool::new()?.map(square, 0..3)?, [0, 1, 4]);
+///     Ok(())
 /// }
 /// ```
 ///

@@ -166,8 +166,9 @@ impl<'a, A: Serialize, R: DeserializeOwned> Map<'a, A, R> {
         self.chunks.learn(range.len(), outcome.elapsed);
         let settled = match outcome.answer {
             Answer::Returned(payload) => read(&bytes_of(&payload), range.len()),
-            Answer::Raised(payload) => codec::read_failure(&bytes_of(&payload))
-                .and_then(|failure| Err(failure.error(self.task, range.start))),
+            Answer::Raised(payload) => {
+                codec::read_failure(&bytes_of(&payload)).and_then(|failure| Err(failure.error(self.task, range.start)))
+            }
             Answer::Lost(loss) => Err(match self.pool.broken() {
                 Some(_) => self.crew.broken().unwrap_or_else(|| Error::ended(&loss)),
                 None => Error::lost(&loss, self.task, range.start, range.len()),
@@ -183,7 +184,10 @@ impl<'a, A: Serialize, R: DeserializeOwned> Map<'a, A, R> {
 fn read<R: DeserializeOwned>(bytes: &[u8], count: usize) -> Result<Vec<R>> {
     let mut reader = Reader::new(bytes)?;
     if reader.count != count {
-        return Err(Error::new(Kind::System, format!("{} results came for {count} items; this is a bug", reader.count)));
+        return Err(Error::new(
+            Kind::System,
+            format!("{} results came for {count} items; this is a bug", reader.count),
+        ));
     }
     (0..count).map(|_| reader.read()).collect()
 }

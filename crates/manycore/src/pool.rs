@@ -108,7 +108,9 @@ impl Pool {
             let name = type_name::<F>();
             Error::new(
                 Kind::Unregistered,
-                format!("`{name}` is unknown to the workers; write manycore::tasks!(...) with its name next to the function"),
+                format!(
+                    "`{name}` is unknown to the workers; write manycore::tasks!(...) with its name next to the function"
+                ),
             )
         })?;
         let function = self.function(task)?;

@@ -74,7 +74,10 @@ impl Loop {
         self.worker.ready()?;
         loop {
             match self.worker.wait() {
-                Ok(Next::Task(task)) => self.execute(task)?,
+                Ok(Next::Task(task)) => {
+                    self.execute(task)?;
+                    self.trim();
+                }
                 Ok(Next::Again) => {}
                 Ok(Next::End) => return Ok(()),
                 Err(error) if error.kind() == manycore_engine::Kind::Interrupted => {}
@@ -90,7 +93,7 @@ impl Loop {
         };
         let failure = match ran {
             Ok(()) => match self.worker.finish(&task, Verdict::Returned, Message::of(&self.output)) {
-                Ok(()) => return Ok(self.trim()),
+                Ok(()) => return Ok(()),
                 Err(error) if error.kind() == manycore_engine::Kind::TooLarge => Failure::of(&error.into(), 0),
                 Err(error) => return Err(error.into()),
             },
@@ -98,7 +101,7 @@ impl Loop {
         };
         codec::write_failure(&failure, &mut self.output)?;
         self.worker.finish(&task, Verdict::Raised, Message::of(&self.output))?;
-        Ok(self.trim())
+        Ok(())
     }
 
     /// Keeps the buffer for the next result, unless it is a burden.
@@ -114,7 +117,8 @@ impl Loop {
         }
         let (bytes, _) = self.worker.function(task)?;
         let known = <[u8; 8]>::try_from(bytes).ok().and_then(|id| self.registry.by_id(u64::from_le_bytes(id)));
-        let known = known.ok_or_else(|| Error::new(Kind::System, "the worker does not know the task; this is a bug"))?;
+        let known =
+            known.ok_or_else(|| Error::new(Kind::System, "the worker does not know the task; this is a bug"))?;
         self.known.insert(task.function, known.run);
         Ok(known.run)
     }
