@@ -113,8 +113,8 @@ impl Error {
             Loss::Start { pid, exit, report: None } | Loss::Worker { pid, exit } => Error::new(
                 Kind::Start,
                 format!(
-                    "the pool's worker processes do not start: the last one, process {pid}, {} before it was ready; make \
-                     manycore::init() the first line of main, and see what the program writes to stderr",
+                    "the pool's worker processes do not start: the last one, process {pid}, {} before it was \
+                     ready; make manycore::init() the first line of main, and see what the program writes to stderr",
                     ended(*exit)
                 ),
             ),

@@ -81,6 +81,8 @@ pub(crate) fn listen() {
 
 /// Runs `task`; a panic in it becomes what it said and where.
 pub(crate) fn catch<R>(task: impl FnOnce() -> R) -> Result<R, String> {
+    // A panic that an earlier task caught by itself is not this one's.
+    SAID.set(None);
     RUNNING.set(true);
     // The values a panic may leave half changed are the task's own and statics of
     // the worker, as after any panic that a thread survives.

@@ -75,9 +75,9 @@ impl Invitation {
         Err(Error::new(
             Kind::Start,
             format!(
-                "a worker process cannot run the pool's tasks: its program is another one, or another build, or has not \
-                 loaded the same libraries (fingerprint {fingerprint:016x} instead of {:016x}); start program and workers \
-                 from one executable, and load libraries with tasks before manycore::init()",
+                "a worker process cannot run the pool's tasks: its program is another one, or another build, or has \
+                 not loaded the same libraries (fingerprint {fingerprint:016x} instead of {:016x}); start program and \
+                 workers from one executable, and load libraries with tasks before manycore::init()",
                 self.fingerprint
             ),
         ))

@@ -69,8 +69,14 @@ impl Pool {
     /// order of the items.
     ///
     /// `task` is the name of a function that was given to [`crate::tasks!`]. A
-    /// closure or a `fn` pointer does not compile: the address of code means nothing in
-    /// another process.
+    /// closure with captures or a `fn` pointer does not compile: the address of code
+    /// means nothing in another process.
+    ///
+    /// ```compile_fail
+    /// # let pool = manycore::Pool::new().unwrap();
+    /// let factor = 3;
+    /// pool.map(move |x: u64| factor * x, [1, 2]);
+    /// ```
     ///
     /// Items travel in chunks whose size follows what they turn out to cost; a
     /// chunk is about a millisecond of work, or one item.
@@ -96,7 +102,8 @@ impl Pool {
         const {
             assert!(
                 size_of::<F>() == 0,
-                "Pool::map needs the name of a function given to manycore::tasks!, not a pointer or a closure with captures"
+                "Pool::map needs the name of a function given to manycore::tasks!, \
+                 not a pointer or a closure with captures"
             );
         }
         drop(task);

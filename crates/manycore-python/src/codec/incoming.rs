@@ -101,7 +101,13 @@ struct Stream {
     source: Source,
     len: usize,
     at: usize,
+    /// Whether items are large enough for the collector to run inside of one.
+    large: bool,
 }
+
+/// Bytes of an average item from which on pausing the collector pays: it looks
+/// after 700 new containers, and to pause it for each row costs a tenth of the row.
+const LARGE_ITEM: usize = 1024;
 
 enum Source {
     Native(Decoder),
@@ -125,12 +131,13 @@ impl Stream {
                 if len == 0 {
                     decoder.finish().map_err(|fault| fault.into_error(py))?;
                 }
-                return Ok(Self { source: Source::Native(decoder), len, at: 0 });
+                let large = incoming.head_len / len.max(1) > LARGE_ITEM;
+                return Ok(Self { source: Source::Native(decoder), len, at: 0, large });
             }
         }
         drop(decoder);
         let list = decode(py, incoming)?.cast_into::<PyList>().map_err(|_| corrupt("not a list"))?;
-        Ok(Self { len: list.len(), at: 0, source: Source::Loaded(list.unbind()) })
+        Ok(Self { len: list.len(), at: 0, source: Source::Loaded(list.unbind()), large: false })
     }
 
     fn next<'py>(&mut self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
@@ -141,7 +148,7 @@ impl Stream {
         match &mut self.source {
             Source::Loaded(list) => Some(list.bind(py).get_item(self.at - 1)),
             Source::Native(decoder) => {
-                let _paused = CollectorPaused::while_native(py);
+                let _paused = if self.large { CollectorPaused::while_native(py) } else { None };
                 let mut item = decoder.value(1, self.len - self.at);
                 if self.at == self.len && item.is_ok() {
                     item = decoder.finish().and(item);
