@@ -256,7 +256,6 @@ def pair(path):
         ("", ""),
         ("Process", "Process"),
         ("Pool", "pool.Pool"),
-        ("ThreadPool", "pool.ThreadPool"),
         ("AsyncResult", "pool.AsyncResult"),
         ("MapResult", "pool.MapResult"),
         ("IMapIterator", "pool.IMapIterator"),

@@ -82,3 +82,7 @@ def __getattr__(name: str) -> Any:
 
         return importlib.import_module(f"{__name__}.reduction")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# Not a name of the package.
+del TYPE_CHECKING

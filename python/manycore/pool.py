@@ -93,14 +93,15 @@ class _Crew:
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = True
             # A pool's worker may have pools of its own; their lifelines end with it.
-            process._config["pool_worker"] = True
+            # A stand-in that a subclass gives may not have the attribute.
+            getattr(process, "_config", {})["pool_worker"] = True
             process.start()
             assert process.pid is not None
             self.core.enlist(seat, process.pid, process.sentinel)
         except BaseException:
-            if process is not None and process._popen is not None:
-                process.kill()
-                process.join()
+            if getattr(process, "_popen", None) is not None:
+                process.kill()  # type: ignore[union-attr]
+                process.join()  # type: ignore[union-attr]
             self.core.leave_seat(seat)
             raise
         finally:
@@ -220,9 +221,14 @@ class Pool:
             self._core.watch()
         return self._crew.processes
 
+    def _repopulate_pool(self) -> None:
+        """Start workers until there are `_processes`, as applications that reach for it expect."""
+        while len(self._pool) < self._processes:
+            self._crew.hire()
+
     # Bound here: at the end of the interpreter the module's names may be gone.
-    def __del__(self, _warn: Any = warnings.warn, _running: str = RUN) -> None:
-        if getattr(self, "_state", None) == _running and self._terminate.still_active():
+    def __del__(self, _warn: Any = warnings.warn, _running: str = RUN, _getpid: Any = os.getpid) -> None:
+        if getattr(self, "_state", None) == _running and self._crew.owner == _getpid():
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
 
     def __repr__(self) -> str:

@@ -48,8 +48,6 @@ PLAIN = {
         "test_set_get:none",
     ],
     "TestInternalDecorators": "*",
-    "WithThreadsTestPool": "*",
-    "WithThreadsTestProcess": "*",
     "_TestImportStar": "*",
     "MiscTestCase": "*",
 }
