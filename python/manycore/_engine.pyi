@@ -4,16 +4,34 @@ from collections.abc import Callable, Iterator, Sequence
 from types import GenericAlias
 from typing import Any, Generic, TypeVar, final
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-def set_reducers(reducers: dict[type, Callable[[Any], Any]], /) -> None: ...
-def encode(value: Any, /) -> tuple[int, bytes]: ...
-def encode_items(items: list[Any] | tuple[Any, ...], start: int, end: int, /) -> tuple[int, bytes]: ...
-def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, /) -> tuple[int, bytes]: ...
-def decode(head_len: int, message: bytes, /) -> Any: ...
-def decode_items(head_len: int, message: bytes, /) -> list[Any]: ...
-def decode_into(head_len: int, message: bytes, target: list[Any], start: int, count: int, /) -> None: ...
-def decode_call(head_len: int, message: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any] | None]: ...
+__all__ = [
+    "Items",
+    "decode_call",
+    "decode_into",
+    "decode_items",
+    "decode",
+    "encode_call",
+    "encode_items",
+    "encode",
+    "set_reducers",
+    "Core",
+    "usable_cpu_count",
+    "Feeder",
+    "IMapIterator",
+    "ApplyResult",
+    "Worker",
+]
+
+def set_reducers(reducers: dict[type, Callable[[Any], Any]]) -> None: ...
+def encode(value: Any) -> tuple[int, bytes]: ...
+def encode_items(items: list[Any] | tuple[Any, ...], start: int, end: int) -> tuple[int, bytes]: ...
+def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> tuple[int, bytes]: ...
+def decode(head_len: int, message: bytes) -> Any: ...
+def decode_items(head_len: int, message: bytes) -> list[Any]: ...
+def decode_into(head_len: int, message: bytes, list: list[Any], start: int, n: int) -> None: ...
+def decode_call(head_len: int, message: bytes) -> tuple[tuple[Any, ...], dict[str, Any] | None]: ...
 def usable_cpu_count() -> int: ...
 
 @final
@@ -36,51 +54,51 @@ class Core:
     def watch(self) -> None: ...
     def keep(self) -> None: ...
     def stop(self) -> None: ...
-    def apply(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> T: ...
+    def apply(self, function: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> _T: ...
     def apply_async(
         self,
         owner: object,
-        function: Callable[..., T],
+        function: Callable[..., _T],
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None = None,
-        callback: Callable[[T], object] | None = None,
+        callback: Callable[[_T], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-    ) -> ApplyResult[T]: ...
+    ) -> ApplyResult[_T]: ...
     def map(
         self,
-        function: Callable[..., T],
+        function: Callable[..., _T],
         items: Sequence[Any],
         starred: bool,
         workers: int,
         chunksize: int | None = None,
-    ) -> list[T]: ...
+    ) -> list[_T]: ...
     def map_async(
         self,
         owner: object,
-        function: Callable[..., T],
+        function: Callable[..., _T],
         items: Sequence[Any],
         starred: bool,
         workers: int,
         chunksize: int | None = None,
-        callback: Callable[[list[T]], object] | None = None,
+        callback: Callable[[list[_T]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-    ) -> ApplyResult[list[T]]: ...
+    ) -> ApplyResult[list[_T]]: ...
     def imap(
         self,
         owner: object,
-        function: Callable[..., T],
+        function: Callable[..., _T],
         source: object,
         ordered: bool,
         chunksize: int,
         window: int,
         threaded: bool,
-    ) -> IMapIterator[T]: ...
+    ) -> IMapIterator[_T]: ...
 
 @final
-class ApplyResult(Generic[T]):
+class ApplyResult(Generic[_T]):
     """The result of an asynchronous call or map."""
 
-    def get(self, timeout: float | None = None) -> T:
+    def get(self, timeout: float | None = None) -> _T:
         """Return the value or raise what the task raised; TimeoutError after `timeout` seconds."""
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the result is there, for `timeout` seconds at the longest."""
@@ -89,15 +107,15 @@ class ApplyResult(Generic[T]):
     def successful(self) -> bool:
         """Say whether the task returned without raising. ValueError before it is ready."""
     @classmethod
-    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __class_getitem__(cls, item: Any) -> GenericAlias: ...
 
 @final
-class IMapIterator(Iterator[T]):
+class IMapIterator(Iterator[_T]):
     """The results of a lazy map."""
 
-    def __iter__(self) -> IMapIterator[T]: ...
-    def __next__(self) -> T: ...
-    def next(self, timeout: float | None = None) -> T:
+    def __iter__(self) -> IMapIterator[_T]: ...
+    def __next__(self) -> _T: ...
+    def next(self, timeout: float | None = None) -> _T:
         """Return the next result; TimeoutError after `timeout` seconds, StopIteration when there is none."""
 
 @final
