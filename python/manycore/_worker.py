@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -97,5 +98,7 @@ def _work(
         except Exception as error:
             worker.fail(error)
             sys.exit(1)
+    # What this worker has received lies in shared memory, which a child of its own must not share.
+    os.register_at_fork(before=worker.fork_guard())
     worker.ready()
     worker.run(limit)

@@ -52,6 +52,19 @@ _IMMEDIATE = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 __all__ += ["ApplyResult", "AsyncResult", "IMapIterator", "MapResult", "MaybeEncodingError", "RemoteTraceback"]
 
 
+# Pools of this process whose results may be views of shared memory.
+_cores: weakref.WeakSet[_engine.Core] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    """Make received arrays this process's own, so that a forked child gets copies and not the same memory."""
+    for core in list(_cores):
+        core.before_fork()
+
+
+os.register_at_fork(before=_before_fork)
+
+
 class _Crew:
     """The worker processes of one pool, apart from it so that an unused pool can be collected."""
 
@@ -80,6 +93,7 @@ class _Crew:
                 crew.on_exit(seat)
 
         self.core = _engine.Core(size, on_exit)
+        _cores.add(self.core)
 
     def hire(self) -> None:
         """Start a worker in an empty seat."""

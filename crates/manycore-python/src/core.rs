@@ -30,7 +30,7 @@ const FUNCTIONS: usize = 256;
 type Placed = (Py<PyAny>, Arc<Function>);
 
 /// A pool of workers, seen from the process that gives them work.
-#[pyclass(frozen, module = "manycore._engine")]
+#[pyclass(frozen, weakref, module = "manycore._engine")]
 pub(crate) struct Core {
     pool: Arc<Pool>,
     /// Called with a seat when its worker has ended: buries it, starts another.
@@ -105,6 +105,12 @@ impl Core {
     /// The descriptors a worker that is not forked needs: memory and bell.
     fn handles(&self) -> (i32, i32) {
         (self.pool.region().file().as_raw_fd(), self.pool.bell().as_raw_fd())
+    }
+
+    /// To be called before this process forks: arrays received from this pool become
+    /// this process's own, so that the child has copies and not the same memory.
+    fn before_fork(&self) -> PyResult<()> {
+        if self.pool.is_ours() { self.pool.before_fork().map_err(gate::raise) } else { Ok(()) }
     }
 
     /// Takes an empty seat for a worker about to start.

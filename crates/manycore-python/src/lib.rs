@@ -29,5 +29,5 @@ mod _engine {
     #[pymodule_export]
     use crate::result::ApplyResult;
     #[pymodule_export]
-    use crate::worker::PoolWorker;
+    use crate::worker::{PoolWorker, WorkerForkGuard};
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use manycore_engine::Kind;
-use manycore_engine::pool::{Next, Region, Task, Verdict, Worker};
+use manycore_engine::pool::{ForkGuard, Next, Region, Task, Verdict, Worker};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -72,12 +72,25 @@ impl PoolWorker {
     #[staticmethod]
     fn inherit(py: Python<'_>, core: &Core, seat: u16) -> PyResult<PoolWorker> {
         let bell = core.pool().bell().try_clone_to_owned()?;
-        PoolWorker::seated(py, Arc::clone(core.pool().region()), seat, bell)
+        let region = core.pool().region();
+        let region = if region.has_private() {
+            // Some blocks are not at their addresses in the caller any more.
+            let file = region.file().try_clone_to_owned()?;
+            Arc::new(Region::attach(file).map_err(gate::raise)?)
+        } else {
+            Arc::clone(region)
+        };
+        PoolWorker::seated(py, region, seat, bell)
     }
 
     /// Tells the caller that this worker takes tasks from now on.
     fn ready(&self) -> PyResult<()> {
         self.worker.ready().map_err(gate::raise)
+    }
+
+    /// What to call before this process forks.
+    fn fork_guard(&self) -> WorkerForkGuard {
+        WorkerForkGuard(self.worker.fork_guard())
     }
 
     /// Tells the caller that `exception` kept this worker from starting.
@@ -101,6 +114,17 @@ impl PoolWorker {
             done += 1;
         }
         Ok(())
+    }
+}
+
+/// Makes the arrays a worker has received its own before it forks.
+#[pyclass(frozen, module = "manycore._engine")]
+pub(crate) struct WorkerForkGuard(ForkGuard);
+
+#[pymethods]
+impl WorkerForkGuard {
+    fn __call__(&self) -> PyResult<()> {
+        self.0.before_fork().map_err(gate::raise)
     }
 }
 

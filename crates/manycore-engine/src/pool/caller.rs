@@ -5,7 +5,7 @@ use super::ledger::Ledger;
 use super::wait::{Helm, Waiters};
 use crate::error::{Error, Kind, Result};
 use crate::process::{Event, Exit, Supervisor};
-use crate::shm::arena::BlockRef;
+use crate::shm::arena::{BlockRef, HELD_BY_CALLER};
 use crate::shm::message::{Message, Payload};
 use crate::shm::region::{Lease, Region};
 use crate::shm::task::Place;
@@ -366,6 +366,12 @@ impl Pool {
         self.close();
         self.nudge();
         lost
+    }
+
+    /// To be called before this process forks; see [`Region::privatize`].
+    pub fn before_fork(&self) -> Result<()> {
+        self.ledger().collect(&self.region)?;
+        self.region.privatize(HELD_BY_CALLER)
     }
 
     /// Wakes everybody who waits, to look again.

@@ -16,7 +16,7 @@ pub use caller::{Function, Pool, Room, Work};
 pub use chunks::Chunks;
 pub use job::{Answer, Job, Loss, Outcome};
 pub use wait::Woken;
-pub use worker::{Next, Task, Worker};
+pub use worker::{ForkGuard, Next, Task, Worker};
 
 pub use crate::process::Exit;
 pub use crate::shm::message::{ALIGN, Message, Payload, Segment};

@@ -47,6 +47,21 @@ impl Task {
     }
 }
 
+/// Makes what a worker has received its own before the worker forks; see
+/// [`Region::privatize`].
+#[derive(Debug)]
+pub struct ForkGuard {
+    region: Arc<Region>,
+    seat: u16,
+}
+
+impl ForkGuard {
+    /// To be called before a fork.
+    pub fn before_fork(&self) -> Result<()> {
+        self.region.privatize(u32::from(self.seat) + 1)
+    }
+}
+
 /// What a wait for a task brought.
 #[derive(Debug)]
 pub enum Next {
@@ -65,6 +80,12 @@ impl Worker {
         fault::point("start-up");
         let allocator = Allocator::take_over(region.part(usize::from(seat) + 1)?)?;
         Ok(Worker { region, seat, bell: Bell::from_fd(bell), allocator, spin: 20_000 })
+    }
+
+    /// What must be done before this process forks, apart from the worker itself,
+    /// which may be in the midst of a task then.
+    pub fn fork_guard(&self) -> ForkGuard {
+        ForkGuard { region: Arc::clone(&self.region), seat: self.seat }
     }
 
     /// Tells the caller that this worker takes tasks from now on.

@@ -11,7 +11,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// The name of one block: part, number in the part, and the generation that
 /// tells this use of the block from earlier ones. Zero names no block.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BlockRef(u64);
 
 const PART_BITS: u32 = 12;

@@ -17,13 +17,17 @@ use super::task::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::os::memory::{Mapping, total_memory};
 use crate::sync::{AtomicU32, Ordering};
+use std::collections::HashSet;
 use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks from this size on give their memory back when too much is kept warm.
 const LARGE: u64 = 1 << 20;
+
+/// Blocks from this size on may be seen in place by a face; smaller ones never are.
+const PRIVATE_FROM: u64 = 1 << 16;
 
 /// Address space for one part, where there is plenty.
 const PART_SIZE: u64 = 64 << 30;
@@ -37,6 +41,8 @@ pub struct Region {
     layout: Layout,
     /// Bytes of free large blocks that may stay warm.
     keep_warm: u64,
+    /// Blocks whose pages are this process's own now; see [`Region::privatize`].
+    private: Mutex<HashSet<BlockRef>>,
 }
 
 impl Region {
@@ -71,7 +77,7 @@ impl Region {
             (&raw mut (*header.as_ptr()).shape).write(shape);
             (&raw mut (*header.as_ptr()).magic).write(MAGIC);
         }
-        Ok(Region { mapping, file, shape, layout, keep_warm: total_memory() / 16 })
+        Ok(Region { mapping, file, shape, layout, keep_warm: total_memory() / 16, private: Mutex::default() })
     }
 
     /// Attaches to the region behind `file`, which another process created.
@@ -93,7 +99,7 @@ impl Region {
         if layout.len != mapping.len() {
             return Err(Error::corrupt("the region has not the length its header says"));
         }
-        Ok(Region { mapping, file, shape, layout, keep_warm: total_memory() / 16 })
+        Ok(Region { mapping, file, shape, layout, keep_warm: total_memory() / 16, private: Mutex::default() })
     }
 
     /// The memory file, to pass to another process.
@@ -161,7 +167,7 @@ impl Region {
         if len > size {
             return Err(Error::corrupt(format_args!("a payload of {len} bytes in a block of {size}")));
         }
-        let start = self.layout.payload + block.part() * self.shape.part_size as usize + offset as usize;
+        let start = self.place(block, offset);
         // SAFETY: `extent` checked that the block lies inside its part, and the
         // layout that the part lies inside the mapping.
         Ok(unsafe { self.mapping.base().add(start) })
@@ -184,15 +190,54 @@ impl Region {
     pub fn give_back(&self, block: BlockRef) -> Result<()> {
         let part = self.part(block.part())?;
         let Ok((offset, size)) = part.extent(block) else { return Ok(()) };
+        if size >= PRIVATE_FROM && self.private().remove(&block) {
+            self.mapping.restore(&self.file, self.place(block, offset), size as usize)?;
+        }
         if size >= LARGE {
             let warm = self.header().warm.0.fetch_add(size, Ordering::Relaxed);
             if warm.saturating_add(size) > self.keep_warm {
-                let start = self.layout.payload + block.part() * self.shape.part_size as usize + offset as usize;
-                self.mapping.discard(start, size as usize);
+                self.mapping.discard(self.place(block, offset), size as usize);
                 self.header().warm.0.fetch_sub(size, Ordering::Relaxed);
             }
         }
         part.give_back(block)
+    }
+
+    /// Before a fork: makes the pages of large blocks that `holder` holds this
+    /// process's own, at their addresses.
+    ///
+    /// Received arrays are views of blocks. The child inherits the views, and
+    /// must neither write into the parent's nor see the block's next payload.
+    pub fn privatize(&self, holder: u32) -> Result<()> {
+        for index in 0..self.shape.parts() {
+            let part = self.part(index)?;
+            for block in part.held_by(holder) {
+                let (offset, size) = part.extent(block)?;
+                // Smaller ones share their page, and no view of them is ever given out.
+                if size < PRIVATE_FROM || !self.private().insert(block) {
+                    continue;
+                }
+                if let Err(error) = self.mapping.privatize(self.place(block, offset), size as usize) {
+                    self.private().remove(&block);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether some blocks are not seen at their addresses in this process, so
+    /// that a forked worker needs a mapping of its own.
+    pub fn has_private(&self) -> bool {
+        !self.private().is_empty()
+    }
+
+    fn private(&self) -> MutexGuard<'_, HashSet<BlockRef>> {
+        self.private.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self, block: BlockRef, offset: u64) -> usize {
+        self.layout.payload + block.part() * self.shape.part_size as usize + offset as usize
     }
 
     /// Seat `seat` of a worker.

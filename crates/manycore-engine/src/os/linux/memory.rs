@@ -11,7 +11,9 @@
 use super::refused;
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap,
+};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 
@@ -92,6 +94,54 @@ impl Mapping {
         // SAFETY: the range lies inside the mapping (checked above); what is in
         // it belongs to the caller, who says that nobody needs it.
         let _ = unsafe { madvise(self.base.as_ptr().add(first).cast(), last - first, Advice::LinuxRemove) };
+    }
+}
+
+impl Mapping {
+    /// Replaces the whole pages at `offset..offset + len` by private memory with the
+    /// same bytes, at the same address: from now on a fork copies them on write,
+    /// and what happens to the file no longer shows in them.
+    ///
+    /// A write by another thread during the call may be lost.
+    pub fn privatize(&self, offset: usize, len: usize) -> Result<()> {
+        self.check_pages(offset, len)?;
+        let attempt = "making received memory private before a fork";
+        // SAFETY: new anonymous memory at an address the kernel chooses; the copy
+        // stays inside both ranges; `mremap` then puts it over pages of this
+        // mapping, under one lock of the kernel, so no thread meets a gap.
+        unsafe {
+            let target = self.base.as_ptr().add(offset);
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            let copy = mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE).map_err(refused(attempt))?;
+            std::ptr::copy_nonoverlapping(target, copy.cast::<u8>(), len);
+            if let Err(errno) = mremap_fixed(copy, len, len, MremapFlags::MAYMOVE, target.cast()) {
+                let _ = munmap(copy, len);
+                return Err(refused(attempt)(errno));
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps the pages of `file`, which this mapping was made of, back to where
+    /// [`Mapping::privatize`] had put private ones.
+    pub fn restore(&self, file: impl AsFd, offset: usize, len: usize) -> Result<()> {
+        self.check_pages(offset, len)?;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: replaces pages of this mapping only (checked above), by the pages
+        // that were there at first; whoever held the private ones is done with them.
+        unsafe { mmap(self.base.as_ptr().add(offset).cast(), len, protection, flags, file, offset as u64) }
+            .map_err(refused("mapping shared memory again"))?;
+        Ok(())
+    }
+
+    fn check_pages(&self, offset: usize, len: usize) -> Result<()> {
+        let page = rustix::param::page_size();
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        if inside && len > 0 && offset.is_multiple_of(page) && len.is_multiple_of(page) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Corrupt, format!("{len} bytes at {offset} are not pages of this mapping")))
     }
 }
 
