@@ -50,6 +50,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So do jobs in the background start, and their children with them: nothing could be interrupted.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in MARKERS:
         config.addinivalue_line("markers", line)
     for warning in ("UnhandledThreadException", "UnraisableException"):

@@ -173,6 +173,7 @@ class _Crew:
         for process in list(self.processes):
             process.join()
         self.core.watch()
+        self.core.retire()
 
 
 class Pool:

@@ -169,6 +169,11 @@ impl Core {
         Ok(())
     }
 
+    /// Every worker has ended: the memory that no result needs goes back at once.
+    fn retire(&self) -> PyResult<()> {
+        self.pool.retire().map_err(gate::raise)
+    }
+
     /// Waits until every job accepted so far is fed and answered. For a closed
     /// pool; nobody may be left to take results, so none is waited for.
     fn drain(&self, py: Python<'_>) -> PyResult<()> {

@@ -368,6 +368,12 @@ impl Pool {
         lost
     }
 
+    /// Every worker has ended and been buried: gives the memory back that only
+    /// they needed. What the caller still holds stays.
+    pub fn retire(&self) -> Result<()> {
+        self.region.retire()
+    }
+
     /// To be called before this process forks; see [`Region::privatize`].
     pub fn before_fork(&self) -> Result<()> {
         self.ledger().collect(&self.region)?;

@@ -144,6 +144,19 @@ impl<'a> Part<'a> {
         })
     }
 
+    /// Where the blocks lie that carry no payload: offset in the part and size.
+    /// Only for a part whose owner is gone.
+    pub fn unused(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let count = (self.words.count.0.load(Ordering::Acquire) as usize).min(self.labels.len());
+        self.labels[..count].iter().filter_map(|label| {
+            let held = label.state.load(Ordering::Acquire) & u64::from(u32::MAX) == HELD;
+            let size = 1u64.checked_shl(label.class.load(Ordering::Relaxed))?;
+            let offset = label.offset.load(Ordering::Relaxed);
+            let inside = offset.checked_add(size).is_some_and(|end| end <= self.size);
+            (!held && inside).then_some((offset, size))
+        })
+    }
+
     /// Takes the top of the stack of returned blocks. Only the owner does, so the
     /// top it read cannot leave and come back before its exchange (no ABA).
     fn pop_returned(&self) -> Result<Option<u32>> {

@@ -16,7 +16,7 @@ use super::queue::Queue;
 use super::task::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::os::memory::{Mapping, total_memory};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::collections::HashSet;
 use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,7 +40,7 @@ pub struct Region {
     shape: Shape,
     layout: Layout,
     /// Bytes of free large blocks that may stay warm.
-    keep_warm: u64,
+    keep_warm: AtomicU64,
     /// Blocks whose pages are this process's own now; see [`Region::privatize`].
     private: Mutex<HashSet<BlockRef>>,
 }
@@ -77,7 +77,14 @@ impl Region {
             (&raw mut (*header.as_ptr()).shape).write(shape);
             (&raw mut (*header.as_ptr()).magic).write(MAGIC);
         }
-        Ok(Region { mapping, file, shape, layout, keep_warm: total_memory() / 16, private: Mutex::default() })
+        Ok(Region {
+            mapping,
+            file,
+            shape,
+            layout,
+            keep_warm: AtomicU64::new(total_memory() / 16),
+            private: Mutex::default(),
+        })
     }
 
     /// Attaches to the region behind `file`, which another process created.
@@ -99,7 +106,14 @@ impl Region {
         if layout.len != mapping.len() {
             return Err(Error::corrupt("the region has not the length its header says"));
         }
-        Ok(Region { mapping, file, shape, layout, keep_warm: total_memory() / 16, private: Mutex::default() })
+        Ok(Region {
+            mapping,
+            file,
+            shape,
+            layout,
+            keep_warm: AtomicU64::new(total_memory() / 16),
+            private: Mutex::default(),
+        })
     }
 
     /// The memory file, to pass to another process.
@@ -195,7 +209,7 @@ impl Region {
         }
         if size >= LARGE {
             let warm = self.header().warm.0.fetch_add(size, Ordering::Relaxed);
-            if warm.saturating_add(size) > self.keep_warm {
+            if warm.saturating_add(size) > self.keep_warm.load(Ordering::Relaxed) {
                 self.mapping.discard(self.place(block, offset), size as usize);
                 self.header().warm.0.fetch_sub(size, Ordering::Relaxed);
             }
@@ -221,6 +235,20 @@ impl Region {
                     self.private().remove(&block);
                     return Err(error);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every worker is gone and none will come: the memory of blocks that carry
+    /// nothing goes back to the kernel now, that of the others as they are dropped.
+    pub fn retire(&self) -> Result<()> {
+        self.keep_warm.store(0, Ordering::Relaxed);
+        for index in 0..self.shape.parts() {
+            let start = self.layout.payload + index * self.shape.part_size as usize;
+            for (offset, size) in self.part(index)?.unused() {
+                // Whole pages only, so small blocks beside each other stay.
+                self.mapping.discard(start + offset as usize, size as usize);
             }
         }
         Ok(())

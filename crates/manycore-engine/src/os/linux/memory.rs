@@ -11,9 +11,7 @@
 use super::refused;
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
-use rustix::mm::{
-    Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap,
-};
+use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 
@@ -112,7 +110,8 @@ impl Mapping {
         unsafe {
             let target = self.base.as_ptr().add(offset);
             let protection = ProtFlags::READ | ProtFlags::WRITE;
-            let copy = mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE).map_err(refused(attempt))?;
+            let copy =
+                mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE).map_err(refused(attempt))?;
             std::ptr::copy_nonoverlapping(target, copy.cast::<u8>(), len);
             if let Err(errno) = mremap_fixed(copy, len, len, MremapFlags::MAYMOVE, target.cast()) {
                 let _ = munmap(copy, len);
