@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from support import tasks
 
 numpy = pytest.importorskip("numpy")
