@@ -137,7 +137,7 @@ class Feeder:
 
 @final
 class WorkerForkGuard:
-    def __call__(self) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> None: ...
 
 @final
 class Worker:
