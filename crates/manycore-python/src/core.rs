@@ -453,7 +453,7 @@ impl Core {
     ) -> PyResult<bool> {
         let sent = encoder.with_message(|message| {
             let work = Work { index, mode, function, message };
-            self.pool.submit(job, work)
+            gate::copying(py, encoder.total_len(), || self.pool.submit(job, work))
         });
         match sent {
             Ok(room) => Ok(room == Room::Yes),

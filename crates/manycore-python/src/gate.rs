@@ -17,6 +17,15 @@ pub(crate) fn enter<T: Send>(py: Python<'_>, mut call: impl FnMut() -> Result<T>
     }
 }
 
+/// Bytes from which on a copy is worth giving the interpreter away for: a tenth of
+/// a millisecond, a thousand times what that costs.
+const LARGE: usize = 1 << 20;
+
+/// Runs `copy`, which copies `bytes` bytes; detached where that takes long.
+pub(crate) fn copying<T: Send>(py: Python<'_>, bytes: usize, copy: impl FnOnce() -> T + Send) -> T {
+    if bytes < LARGE { copy() } else { py.detach(copy) }
+}
+
 /// The exception for an error of the engine.
 pub(crate) fn raise(error: Error) -> PyErr {
     match error.kind() {

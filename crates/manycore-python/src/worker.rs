@@ -223,8 +223,10 @@ impl PoolWorker {
             Ok(list) if task.mode != mode::CALL => self.encoder.encode_items(list, 0, list.len())?,
             _ => self.encoder.encode(value)?,
         }
-        let worker = &mut self.worker;
-        let sent = self.encoder.with_message(|message| worker.finish(task, verdict, message));
+        let (worker, bytes) = (&mut self.worker, self.encoder.total_len());
+        let sent = self
+            .encoder
+            .with_message(|message| gate::copying(value.py(), bytes, || worker.finish(task, verdict, message)));
         self.encoder.clear();
         sent.map_err(gate::raise)
     }

@@ -25,6 +25,12 @@ pub struct Segment {
     len: usize,
 }
 
+// SAFETY: a segment is an address and a length; that the bytes stay allocated, for
+// whichever thread copies them, is what `Segment::new` asks for.
+unsafe impl Send for Segment {}
+// SAFETY: as above; the bytes are only read.
+unsafe impl Sync for Segment {}
+
 impl Segment {
     /// The `len` bytes at `base`.
     ///
