@@ -77,6 +77,7 @@ class _Crew:
         maxtasksperchild: int | None,
     ) -> None:
         self.make_process = make_process
+        self.size = size
         self.arguments = (initializer, initargs, maxtasksperchild)
         self.processes: list[BaseProcess] = []
         self.by_seat: dict[int, BaseProcess] = {}
@@ -110,41 +111,52 @@ class _Crew:
             # A stand-in that a subclass gives may not have the attribute.
             getattr(process, "_config", {})["pool_worker"] = True
             process.start()
+            # Before Ctrl-C can come through again: a live worker must never be unknown.
+            self.by_seat[seat] = process
+            self.processes.append(process)
             assert process.pid is not None
             self.core.enlist(seat, process.pid, process.sentinel)
         except BaseException:
+            self.by_seat.pop(seat, None)
             if getattr(process, "_popen", None) is not None:
                 process.kill()  # type: ignore[union-attr]
                 process.join()  # type: ignore[union-attr]
+            if process in self.processes:
+                self.processes.remove(process)
             self.core.leave_seat(seat)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        self.by_seat[seat] = process
-        self.processes.append(process)
 
     def on_exit(self, seat: int) -> None:
         """Bury the worker of `seat`, which has ended, and start another where there is work for it."""
-        # Ctrl-C may end this anywhere; it is then called again for the same seat, so what marks it as done comes last.
+        # Ctrl-C may end this anywhere; it is then called again for the same seat, so what marks it as done comes last,
+        # and another worker may sit there by then.
         process = self.by_seat.get(seat)
         exitcode = None
         if process is not None:
-            process.join()
+            process.join(0)
             exitcode = process.exitcode
+            if exitcode is None:
+                return
         go_on = self.core.bury(seat, exitcode)
         self.by_seat.pop(seat, None)
-        if process in self.processes:
-            self.processes.remove(process)
-        if not go_on:
-            return
-        if self.hiring or self.core.has_waiting:
+        self.processes[:] = [process for process in self.processes if process in self.by_seat.values()]
+        if go_on:
+            self.refill()
+
+    def refill(self) -> None:
+        """Start workers for empty seats where there is work for them."""
+        while len(self.by_seat) < self.size and (self.hiring or self.core.has_waiting):
             try:
                 self.hire()
             except OSError:
-                # With fewer workers the rest is done all the same; with none it never would be.
+                # With fewer workers the rest is done all the same, and the next one that ends is another chance; with
+                # none it never would be.
                 if not self.processes:
                     self.core.terminate()
                     raise
+                return
 
     def terminate(self) -> None:
         """Answer what is open, and end every worker; one that ignores SIGTERM is killed after `PATIENCE` seconds."""
@@ -152,7 +164,7 @@ class _Crew:
         if self.owner != os.getpid():
             return
         self.core.terminate()
-        for process in self.processes:
+        for process in list(self.processes):
             process.terminate()
         deadline = time.monotonic() + PATIENCE
         for process in list(self.processes):
@@ -173,7 +185,8 @@ class _Crew:
         for process in list(self.processes):
             process.join()
         self.core.watch()
-        self.core.retire()
+        if not self.processes:
+            self.core.retire()
 
 
 class Pool:

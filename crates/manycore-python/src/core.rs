@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use manycore_engine::pool::{Chunks, Function, Job, Pool, Room, Woken, Work};
@@ -14,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyFunction, PyModule, PyTuple, PyType};
 
 use crate::buffer;
-use crate::codec::{Encoder, Scratch};
+use crate::codec::{self, Encoder, Scratch};
 use crate::feed::Feeds;
 use crate::imap::IMapIterator;
 use crate::map::Map;
@@ -41,6 +42,14 @@ pub(crate) struct Core {
     closing: AtomicU32,
     /// The keeper must end.
     stopped: AtomicU32,
+    /// There is something new for the keeper.
+    called: AtomicU32,
+    /// Somebody waits for everything to be done.
+    draining: AtomicU32,
+    keeper: Mutex<Option<ThreadId>>,
+    /// Threads that have taken work out of the feeds, or run a synchronous job: what
+    /// they hold is in no list.
+    in_hand: AtomicU32,
     /// Feeding threads inside the engine; None once no more may enter.
     feeders: Mutex<Option<u32>>,
     feeder_left: Condvar,
@@ -55,6 +64,19 @@ impl Drop for Inside<'_> {
             *inside -= 1;
         }
         self.0.feeder_left.notify_all();
+    }
+}
+
+/// Work that a thread has in hand.
+struct InHand<'a>(&'a Core);
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.0.in_hand.fetch_sub(1, Ordering::Release);
+        if self.0.closing.load(Ordering::Relaxed) != 0 {
+            self.0.close_if_dry();
+            self.0.pool.nudge();
+        }
     }
 }
 
@@ -82,6 +104,10 @@ impl Core {
             feeds: Feeds::default(),
             closing: AtomicU32::new(0),
             stopped: AtomicU32::new(0),
+            called: AtomicU32::new(0),
+            draining: AtomicU32::new(0),
+            keeper: Mutex::default(),
+            in_hand: AtomicU32::new(0),
             feeders: Mutex::new(Some(0)),
             feeder_left: Condvar::new(),
         })
@@ -145,7 +171,7 @@ impl Core {
     /// Whether tasks wait that no worker has claimed.
     #[getter]
     fn has_waiting(&self) -> bool {
-        self.pool.has_waiting() || !self.feeds.is_dry()
+        self.pool.has_waiting() || !self.is_dry()
     }
 
     /// Whether no task will be answered any more.
@@ -156,12 +182,18 @@ impl Core {
 
     /// No job is accepted any more. Workers end when those accepted are done.
     fn close(&self) {
+        if !self.pool.is_ours() {
+            return;
+        }
         self.closing.store(1, Ordering::Relaxed);
         self.close_if_dry();
     }
 
     /// Answers every open task with ProcessError and lets idle workers go.
     fn terminate(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.pool.is_ours() {
+            return Ok(());
+        }
         self.closing.store(1, Ordering::Relaxed);
         py.detach(|| self.pool.terminate()).map_err(gate::raise)?;
         self.feeds.abort(py, self);
@@ -174,14 +206,16 @@ impl Core {
         self.pool.retire().map_err(gate::raise)
     }
 
-    /// Waits until every job accepted so far is fed and answered. For a closed
-    /// pool; nobody may be left to take results, so none is waited for.
+    /// Waits until every job accepted so far is fed, answered and called back for.
+    /// For a closed pool; nobody may be left to take results, so none is waited for.
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
-        self.feeds.open_windows();
+        self.draining.store(1, Ordering::Relaxed);
+        let is_keeper = *lock(&self.keeper) == Some(std::thread::current().id());
         loop {
             let seen = self.pool.events();
+            self.feeds.open_windows();
             self.pump(py)?;
-            if self.feeds.is_dry() && self.pool.in_flight() == 0 {
+            if self.is_dry() && self.pool.in_flight() == 0 && (is_keeper || !self.feeds.has_kept()) {
                 return Ok(());
             }
             self.wait(py, || self.pool.wait_for_event(seen, None))?;
@@ -194,26 +228,30 @@ impl Core {
     }
 
     /// The keeper's loop: does what nobody waits for, until the pool is stopped.
-    fn keep(&self, py: Python<'_>) -> PyResult<()> {
+    fn keep(&self, py: Python<'_>) {
+        *lock(&self.keeper) = Some(std::thread::current().id());
         while self.stopped.load(Ordering::Relaxed) == 0 {
-            let seen = self.pool.events();
-            for key in self.pool.take_news() {
-                self.feeds.serve(py, self, key);
+            self.called.store(0, Ordering::Relaxed);
+            if let Err(error) = self.keep_once(py) {
+                // Workers cannot be replaced, or worse. Nobody waits here, so the
+                // exception is shown, and those who wait elsewhere get an answer.
+                error.write_unraisable(py, None);
+                if let Err(error) = self.pool.terminate() {
+                    gate::raise(error).write_unraisable(py, None);
+                }
+                break;
             }
-            self.feeds.serve_failed(py, self);
-            self.pump(py)?;
-            let hungry = (!self.feeds.is_dry()).then_some(seen);
-            let awake = hungry.is_some() || self.feeds.has_kept();
-            self.wait(py, || if awake { self.pool.wait_as_keeper(hungry) } else { self.pool.doze() })?;
         }
-        Ok(())
+        // Callbacks are owed for everything that was accepted.
+        self.serve(py);
+        self.feeds.serve_all(py, self);
     }
 
     /// Ends the keeper, whatever it waits for.
     fn stop(&self) {
         self.stopped.store(1, Ordering::Relaxed);
-        self.pool.wake_keeper();
-        self.pool.nudge();
+        self.called.store(0, Ordering::Relaxed);
+        self.call_keeper();
     }
 
     /// Submits `function(*args, **kwargs)`; `owner` is kept alive until it is answered.
@@ -228,6 +266,7 @@ impl Core {
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
     ) -> PyResult<Py<ApplyResult>> {
+        slf.get().check_ours()?;
         let call = Call::new(slf.get(), function, args, kwargs, callback.is_some() || error_callback.is_some());
         ApplyResult::start(slf, owner, Kindred::Call(call), callback, error_callback)
     }
@@ -243,6 +282,8 @@ impl Core {
         workers: usize,
         chunksize: Option<usize>,
     ) -> PyResult<Py<PyAny>> {
+        self.check_ours()?;
+        let _in_hand = self.take_in_hand();
         let map = Map::new(self, function, items, starred, Chunks::new(chunksize, workers), false);
         loop {
             let seen = self.pool.events();
@@ -267,6 +308,7 @@ impl Core {
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
     ) -> PyResult<Py<ApplyResult>> {
+        slf.get().check_ours()?;
         let kept = callback.is_some() || error_callback.is_some();
         let map = Map::new(slf.get(), function, items, starred, Chunks::new(chunksize, workers), kept);
         ApplyResult::start(slf, owner, Kindred::Map(map), callback, error_callback)
@@ -285,6 +327,7 @@ impl Core {
         window: usize,
         threaded: bool,
     ) -> PyResult<Py<IMapIterator>> {
+        slf.get().check_ours()?;
         IMapIterator::start(slf, owner, function, source, ordered, chunksize, window, threaded)
     }
 
@@ -297,6 +340,8 @@ impl Core {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.check_ours()?;
+        let _in_hand = self.take_in_hand();
         let job = self.pool.open_job(false);
         while !self.submit_call(py, &job, function, args, kwargs)? {
             self.wait(py, || self.pool.wait_for_room(None))?;
@@ -377,17 +422,74 @@ impl Core {
 
     /// Submits from every feed what there is room for.
     pub(crate) fn pump(&self, py: Python<'_>) -> PyResult<()> {
-        self.feeds.pump(py, self);
-        if self.closing.load(Ordering::Relaxed) != 0 {
-            self.close_if_dry();
+        if !self.feeds.is_dry() {
+            let _in_hand = self.take_in_hand();
+            self.feeds.pump(py, self);
         }
         Ok(())
     }
 
+    fn take_in_hand(&self) -> InHand<'_> {
+        self.in_hand.fetch_add(1, Ordering::Acquire);
+        InHand(self)
+    }
+
+    /// Whether everything accepted is in shared memory.
+    fn is_dry(&self) -> bool {
+        // The lists first: what leaves them is counted before.
+        self.feeds.is_dry() && self.in_hand.load(Ordering::Acquire) == 0
+    }
+
     fn close_if_dry(&self) {
-        if self.feeds.is_dry() {
+        if self.is_dry() {
             self.pool.close();
         }
+    }
+
+    /// There is something new for the keeper.
+    pub(crate) fn call_keeper(&self) {
+        if self.called.swap(1, Ordering::Relaxed) == 0 {
+            self.pool.wake_keeper();
+            self.pool.nudge();
+        }
+    }
+
+    fn keep_once(&self, py: Python<'_>) -> PyResult<()> {
+        let seen = self.pool.events();
+        self.serve(py);
+        self.pump(py)?;
+        let hungry = (!self.feeds.is_dry()).then_some(seen);
+        let awake = hungry.is_some() || self.feeds.has_kept();
+        let called = || self.called.load(Ordering::Relaxed) != 0 || self.stopped.load(Ordering::Relaxed) != 0;
+        self.wait(py, || {
+            if called() {
+                Ok(Woken::Ready)
+            } else if awake {
+                self.pool.wait_as_keeper(hungry, &called)
+            } else {
+                self.pool.doze()
+            }
+        })
+    }
+
+    /// Calls back for what has arrived, and for what failed before it was submitted.
+    fn serve(&self, py: Python<'_>) {
+        for key in self.pool.take_news().into_iter().chain(self.feeds.take_again()) {
+            self.feeds.serve(py, self, key);
+        }
+        self.feeds.serve_failed(py, self);
+        if self.draining.load(Ordering::Relaxed) != 0 {
+            self.pool.nudge();
+        }
+    }
+
+    /// The pool's verbs are for the process that made it: a forked child has the
+    /// value, and would publish from a stale account.
+    pub(crate) fn check_ours(&self) -> PyResult<()> {
+        if self.pool.is_ours() {
+            return Ok(());
+        }
+        Err(PyValueError::new_err("Pool not running: it belongs to the process this one was forked from"))
     }
 
     /// Why a task cannot be submitted any more.
@@ -412,10 +514,12 @@ impl Core {
         let placed = encoder.with_message(|message| self.pool.function(message, lasting)).map_err(gate::raise)?;
         if lasting {
             let mut functions = lock(&self.functions);
-            if functions.len() >= FUNCTIONS {
-                functions.clear();
-            }
+            let full = functions.len() >= FUNCTIONS;
+            let old = if full { std::mem::take(&mut *functions) } else { HashMap::new() };
             functions.insert(address, (function.clone().unbind(), Arc::clone(&placed)));
+            drop(functions);
+            // Only now: what is dropped may run any code.
+            drop(old);
         }
         Ok(placed)
     }
@@ -465,6 +569,9 @@ impl Core {
 
 /// Whether pickle writes `function` as a name that never changes.
 fn is_lasting(function: &Bound<'_, PyAny>) -> bool {
+    if codec::has_extra_reducers(function.py()) {
+        return false;
+    }
     if function.is_exact_instance_of::<PyFunction>() {
         return true;
     }

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::core::{Core, lock};
 use crate::imap::Lazy;
-use crate::result::ApplyResult;
+use crate::result::{ApplyResult, Progress};
 
 /// One job that has more to submit.
 pub(crate) enum Feed {
@@ -29,6 +29,8 @@ pub(crate) struct Feeds {
     kept: Mutex<HashMap<u64, Py<ApplyResult>>>,
     /// Results with callbacks that failed before they could be submitted.
     failed: Mutex<Vec<Py<ApplyResult>>>,
+    /// Jobs whose news came while another thread had them in hand.
+    again: Mutex<Vec<u64>>,
 }
 
 impl Feeds {
@@ -91,7 +93,7 @@ impl Feeds {
         // Taken out, because pumping runs Python code that may come back here.
         let mut feeds = std::mem::take(&mut *lock(&self.feeds));
         feeds.retain(|feed| match feed {
-            Feed::Map(result) => !result.get().feed(py, core),
+            Feed::Map(result) => !ApplyResult::feed(result, py, core),
             Feed::Lazy(lazy) => !lazy.feed(py, core),
         });
         let mut kept = lock(&self.feeds);
@@ -102,9 +104,29 @@ impl Feeds {
     fn pump_deferred(&self, py: Python<'_>, core: &Core) {
         loop {
             let Some(result) = lock(&self.deferred).pop_front() else { return };
-            if !result.get().submit(py, core) {
+            if !ApplyResult::submit(&result, py, core) {
                 lock(&self.deferred).push_front(result);
                 return;
+            }
+        }
+    }
+
+    /// The keeper looks at job `key` once more.
+    pub(crate) fn look_again(&self, key: u64) {
+        lock(&self.again).push(key);
+    }
+
+    /// Jobs to look at once more.
+    pub(crate) fn take_again(&self) -> Vec<u64> {
+        std::mem::take(&mut *lock(&self.again))
+    }
+
+    /// Calls back for everything that is left, after the pool has ended.
+    pub(crate) fn serve_all(&self, py: Python<'_>, core: &Core) {
+        let kept: Vec<_> = lock(&self.kept).values().map(|result| result.clone_ref(py)).collect();
+        for result in kept {
+            if result.get().advance(py, core) == Progress::Open {
+                result.get().give_up(py, core);
             }
         }
     }
@@ -127,7 +149,10 @@ impl Feeds {
 
     /// The pool was terminated: what was not submitted never will be.
     pub(crate) fn abort(&self, py: Python<'_>, core: &Core) {
+        self.open_windows();
         self.pump(py, core);
-        lock(&self.feeds).clear();
+        let feeds = std::mem::take(&mut *lock(&self.feeds));
+        // Outside the lock: what is dropped may run any code.
+        drop(feeds);
     }
 }

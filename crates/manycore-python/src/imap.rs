@@ -97,14 +97,14 @@ impl Lazy {
     }
 
     fn feed_one(&self, py: Python<'_>, core: &Core) -> Fed {
+        if lock(&self.input).aborted {
+            return Fed::Never;
+        }
         if self.window_is_full() || !matches!(core.pool().room(), Ok(Room::Yes)) {
             return Fed::Later;
         }
         let (chunk, source) = {
             let mut input = lock(&self.input);
-            if input.aborted {
-                return Fed::Never;
-            }
             (input.chunk.take(), input.source.take())
         };
         let pulled = match (chunk, &source) {
@@ -206,7 +206,11 @@ impl Lazy {
             }
             match self.feed_one(py, core) {
                 Fed::One => return Ok(true),
-                Fed::Never => return Ok(false),
+                Fed::Never => {
+                    let failure = lock(&self.input).failure.take();
+                    self.end(py, core, failure.or_else(|| Some(core.closed_error(py, || self.task(py, 0)))))?;
+                    return Ok(false);
+                }
                 Fed::Later if self.window_is_full() => py.detach(|| {
                     let open = lock(&self.open);
                     let waited = self.moved.wait_timeout(open, LOOK_AROUND);
@@ -219,7 +223,8 @@ impl Lazy {
 
     /// The input of a feeding thread has ended, by `failure` if not by itself.
     fn end(&self, py: Python<'_>, core: &Core, failure: Option<PyErr>) -> PyResult<()> {
-        lock(&self.input).failure = failure;
+        let old = std::mem::replace(&mut lock(&self.input).failure, failure);
+        drop(old);
         self.finish(core);
         core.pump(py)
     }
@@ -233,7 +238,9 @@ pub(crate) struct IMapIterator {
     _owner: Py<PyAny>,
     lazy: Arc<Lazy>,
     ordered: bool,
-    taken: Mutex<Taken>,
+    /// Taken out by the thread that takes a result; others wait for it.
+    taken: Mutex<Option<Taken>>,
+    put_back: Condvar,
 }
 
 /// An answered chunk, or why it could not be asked.
@@ -293,9 +300,11 @@ impl IMapIterator {
         });
         if !lazy.feed(py, core.get()) {
             core.get().feeds.add(Feed::Lazy(Arc::clone(&lazy)));
-            core.get().pool().wake_keeper();
+            core.get().call_keeper();
         }
-        Py::new(py, IMapIterator { core: core.clone().unbind(), _owner: owner, lazy, ordered, taken: Mutex::default() })
+        let taken = Mutex::new(Some(Taken::default()));
+        let (core, put_back) = (core.clone().unbind(), Condvar::new());
+        Py::new(py, IMapIterator { core, _owner: owner, lazy, ordered, taken, put_back })
     }
 
     /// The next chunk's answer, if it has arrived.
@@ -344,20 +353,26 @@ impl IMapIterator {
 
     fn take(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let core = self.core.get();
+        core.check_ours()?;
         let until = deadline(timeout);
-        let over = || PyStopIteration::new_err(());
         loop {
             let seen = core.pool().events();
-            // Out of the lock while Python code may run; two threads may take turns.
-            let mut taken = std::mem::take(&mut *lock(&self.taken));
-            let next = self.step(py, core, &mut taken);
-            let wait = matches!(next, Ok(None)) && !taken.over;
-            *lock(&self.taken) = taken;
+            let mut taken = self.take_turn(py)?;
+            let ended = core.pool().broken().is_some() && self.lazy.job.owed() == 0;
+            let mut next = self.step(py, core, &mut taken);
+            if ended && matches!(next, Ok(None)) && !taken.over {
+                // The input may never end, if it waits for something; the pool has.
+                taken.over = true;
+                next = Err(core.closed_error(py, || self.lazy.task(py, taken.next)));
+            }
+            let over = taken.over;
+            *lock(&self.taken) = Some(taken);
+            self.put_back.notify_one();
             if let Some(item) = next? {
                 return Ok(item);
             }
-            if !wait {
-                return Err(over());
+            if over {
+                return Err(PyStopIteration::new_err(()));
             }
             // A threaded input ends, and an ordered result comes, by an event; while
             // something of ours is owed, the events of others need not wake us.
@@ -367,6 +382,23 @@ impl IMapIterator {
             } else {
                 core.wait(py, || core.pool().wait_for_event(seen, until))?;
             }
+        }
+    }
+
+    /// What was taken so far, when no other thread has it in hand.
+    fn take_turn(&self, py: Python<'_>) -> PyResult<Taken> {
+        loop {
+            if let Some(taken) = lock(&self.taken).take() {
+                return Ok(taken);
+            }
+            py.detach(|| {
+                let place = lock(&self.taken);
+                if place.is_none() {
+                    let waited = self.put_back.wait_timeout(place, LOOK_AROUND);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                }
+            });
+            py.check_signals()?;
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Map {
     total: usize,
     /// 1 once everything has been submitted.
     dry: AtomicU32,
+    /// 1 when a thread found the state in another's hands.
+    missed: AtomicU32,
     /// Taken out by the thread that works on it.
     state: Mutex<Option<State>>,
 }
@@ -57,6 +59,7 @@ impl Map {
             function: function.clone().unbind(),
             total,
             dry: AtomicU32::new(u32::from(total == 0)),
+            missed: AtomicU32::new(0),
             state: Mutex::new(Some(State {
                 items: Some(items.unbind()),
                 placed: None,
@@ -79,12 +82,14 @@ impl Map {
         self.dry.load(Ordering::Relaxed) != 0
     }
 
-    /// Submits what there is room for.
-    pub(crate) fn feed(&self, py: Python<'_>, core: &Core) {
-        let Some(mut state) = lock(&self.state).take() else { return };
+    /// Submits what there is room for. True: outcomes came meanwhile, and whoever
+    /// wanted to take them must look again.
+    pub(crate) fn feed(&self, py: Python<'_>, core: &Core) -> bool {
+        let Some(mut state) = lock(&self.state).take() else { return false };
         self.submit(py, core, &mut state);
         self.dry.store(u32::from(state.submitted >= self.total), Ordering::Relaxed);
         *lock(&self.state) = Some(state);
+        self.missed.swap(0, Ordering::AcqRel) != 0
     }
 
     /// Shows the collector what the map refers to.
@@ -108,7 +113,13 @@ impl Map {
     /// once everything is answered. One thread at a time.
     pub(crate) fn advance(&self, py: Python<'_>, core: &Core) -> Option<PyResult<Py<PyAny>>> {
         // Out of the lock while Python code may run.
-        let mut state = lock(&self.state).take()?;
+        let mut state = {
+            let mut place = lock(&self.state);
+            if place.is_none() {
+                self.missed.store(1, Ordering::Release);
+            }
+            place.take()?
+        };
         let outcome = self.step(py, core, &mut state);
         self.dry.store(u32::from(state.submitted >= self.total), Ordering::Relaxed);
         *lock(&self.state) = Some(state);

@@ -126,30 +126,24 @@ impl ApplyResult {
         }
         if this.is_kept() {
             core.feeds.keep(this.key(), result.clone_ref(py));
-            core.pool().wake_keeper();
+            core.call_keeper();
         }
         match &this.work {
             Kindred::Call(_) => {
                 if core.feeds.has_deferred() {
                     core.pump(py)?;
                 }
-                if core.feeds.has_deferred() || !this.submit(py, core) {
+                if core.feeds.has_deferred() || !Self::submit(&result, py, core) {
                     core.feeds.defer(result.clone_ref(py));
-                    core.pool().wake_keeper();
+                    core.call_keeper();
                 }
             }
             Kindred::Map(_) => {
-                if !this.feed(py, core) {
+                if !Self::feed(&result, py, core) {
                     core.feeds.add(Feed::Map(result.clone_ref(py)));
-                    core.pool().wake_keeper();
+                    core.call_keeper();
                 }
             }
-        }
-        if this.is_kept() && this.owes_nothing() {
-            // Nothing will arrive that would make the keeper look.
-            core.feeds.fail(result.clone_ref(py));
-            core.pool().nudge();
-            core.pool().wake_keeper();
         }
         Ok(result)
     }
@@ -174,8 +168,8 @@ impl ApplyResult {
     }
 
     /// Submits a call that waited for room. False: there is still none.
-    pub(crate) fn submit(&self, py: Python<'_>, core: &Core) -> bool {
-        let Kindred::Call(call) = &self.work else { return true };
+    pub(crate) fn submit(this: &Py<Self>, py: Python<'_>, core: &Core) -> bool {
+        let Kindred::Call(call) = &this.get().work else { return true };
         let Some((args, kwargs)) = lock(&call.waiting).take() else { return true };
         let kwargs_bound = kwargs.as_ref().map(|kwargs| kwargs.bind(py));
         match core.submit_call(py, &call.job, call.function.bind(py), args.bind(py), kwargs_bound) {
@@ -185,27 +179,47 @@ impl ApplyResult {
                 false
             }
             Err(error) => {
-                self.fail(error);
+                *lock(&this.get().state) = State::Failed(error);
+                this.get().settled.notify_all();
+                Self::tell_keeper_of_failure(this, py, core);
                 true
             }
         }
     }
 
     /// Submits what a map has room for. True: there is nothing left to submit.
-    pub(crate) fn feed(&self, py: Python<'_>, core: &Core) -> bool {
-        let Kindred::Map(map) = &self.work else { return true };
-        if !map.is_dry() && self.is_kept() {
+    pub(crate) fn feed(this: &Py<Self>, py: Python<'_>, core: &Core) -> bool {
+        let Kindred::Map(map) = &this.get().work else { return true };
+        if map.is_dry() {
+            return true;
+        }
+        if this.get().is_kept() {
             // Settling would call back, which is the keeper's to do.
-            map.feed(py, core);
-        } else if !map.is_dry() {
-            self.advance(py, core);
+            if map.feed(py, core) {
+                core.feeds.look_again(map.job().key());
+                core.call_keeper();
+            }
+            Self::tell_keeper_of_failure(this, py, core);
+        } else {
+            this.get().advance(py, core);
         }
         map.is_dry()
     }
 
-    fn fail(&self, error: PyErr) {
+    /// Nothing will arrive that would make the keeper look at a result of which
+    /// everything there was to submit has failed.
+    fn tell_keeper_of_failure(this: &Py<Self>, py: Python<'_>, core: &Core) {
+        if this.get().is_kept() && this.get().owes_nothing() {
+            core.feeds.fail(this.clone_ref(py));
+            core.call_keeper();
+        }
+    }
+
+    /// The pool has ended, and this will never be answered.
+    pub(crate) fn give_up(&self, py: Python<'_>, core: &Core) {
+        let error = core.closed_error(py, || "it".to_owned());
         *lock(&self.state) = State::Failed(error);
-        self.settled.notify_all();
+        self.advance(py, core);
     }
 
     /// Takes what has arrived; settles the result when that is all of it.
@@ -235,6 +249,7 @@ impl ApplyResult {
         };
         let Some(outcome) = outcome else {
             *lock(&self.state) = State::Open;
+            self.settled.notify_all();
             return Progress::Open;
         };
         let outcome = outcome.map_err(|error| error.into_value(py));
@@ -263,6 +278,9 @@ impl ApplyResult {
     /// Waits until the result is settled.
     fn settle(&self, py: Python<'_>, until: Option<Instant>) -> PyResult<()> {
         let core = self.core.get();
+        if !self.is_done() {
+            core.check_ours()?;
+        }
         loop {
             // Before the look, so that what happens after it ends the wait.
             let seen = core.pool().events();
@@ -340,7 +358,7 @@ impl ApplyResult {
     /// Whether the result is there.
     fn ready(&self, py: Python<'_>) -> PyResult<bool> {
         let core = self.core.get();
-        if !self.is_done() && !self.is_kept() {
+        if !self.is_done() && !self.is_kept() && core.pool().is_ours() {
             core.look_around(py)?;
             core.collect()?;
             self.advance(py, core);

@@ -72,14 +72,10 @@ impl PoolWorker {
     #[staticmethod]
     fn inherit(py: Python<'_>, core: &Core, seat: u16) -> PyResult<PoolWorker> {
         let bell = core.pool().bell().try_clone_to_owned()?;
-        let region = core.pool().region();
-        let region = if region.has_private() {
-            // Some blocks are not at their addresses in the caller any more.
-            let file = region.file().try_clone_to_owned()?;
-            Arc::new(Region::attach(file).map_err(gate::raise)?)
-        } else {
-            Arc::clone(region)
-        };
+        // A mapping of its own: in the inherited one some blocks may be private to the
+        // caller, and a lock may have been held at the fork.
+        let file = core.pool().region().file().try_clone_to_owned()?;
+        let region = Arc::new(Region::attach(file).map_err(gate::raise)?);
         PoolWorker::seated(py, region, seat, bell)
     }
 

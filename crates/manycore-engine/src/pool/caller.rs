@@ -84,8 +84,8 @@ impl Drop for Function {
         if let Some(pool) = self.pool.upgrade().filter(|pool| !self.lasting && pool.is_ours()) {
             let mut functions = pool.functions();
             functions.passing.remove(&(self.number >> 1));
-            let oldest = functions.passing.first().copied().unwrap_or(functions.next);
-            pool.region.set_oldest_job(oldest);
+            let oldest = functions.passing.first().copied().unwrap_or(functions.next + 1);
+            pool.region.set_oldest_function(oldest);
         }
     }
 }
@@ -253,9 +253,27 @@ impl Pool {
         self.ledger().owed(key)
     }
 
+    /// Collects what workers have finished, and tells those who wait: an outcome that
+    /// one thread collects may be what the one at the helm sleeps for.
+    pub(super) fn gather(&self, mut ledger: MutexGuard<'_, Ledger>) -> Result<()> {
+        let collected = ledger.collect(&self.region)?;
+        drop(ledger);
+        if collected > 0 {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Something may have changed for those who wait.
+    fn tell(&self) {
+        if self.waiters.notify() {
+            self.supervisor.ring();
+        }
+    }
+
     /// Collects what workers have finished; does not sleep.
     pub fn collect(&self) -> Result<()> {
-        self.ledger().collect(&self.region).map(drop)
+        self.gather(self.ledger())
     }
 
     /// Puts a function into shared memory. A `lasting` one may be remembered by
@@ -289,11 +307,12 @@ impl Pool {
 
     /// Whether a task can be submitted now. Collects what has been finished when not.
     pub fn room(&self) -> Result<Room> {
-        let mut ledger = self.ledger();
-        if !has_room(&ledger) {
-            ledger.collect(&self.region)?;
+        let ledger = self.ledger();
+        if has_room(&ledger) {
+            return Ok(Room::Yes);
         }
-        Ok(if has_room(&ledger) { Room::Yes } else { Room::No })
+        self.gather(ledger)?;
+        Ok(if has_room(&self.ledger()) { Room::Yes } else { Room::No })
     }
 
     /// Submits one task of `job`. [`Room::No`]: nothing was submitted; ask
@@ -376,15 +395,14 @@ impl Pool {
 
     /// To be called before this process forks; see [`Region::privatize`].
     pub fn before_fork(&self) -> Result<()> {
-        self.ledger().collect(&self.region)?;
+        self.collect()?;
         self.region.privatize(HELD_BY_CALLER)
     }
 
     /// Wakes everybody who waits, to look again.
     pub fn nudge(&self) {
         self.ledger().events += 1;
-        self.waiters.notify();
-        self.supervisor.ring();
+        self.tell();
     }
 
     /// Who waits with this ledger.

@@ -141,11 +141,6 @@ impl Ledger {
         self.slot(key).is_none_or(|slot| slot.owed == 0 || !slot.arrived.is_empty())
     }
 
-    /// Whether an outcome of job `key` has arrived.
-    pub(super) fn has_arrived(&mut self, key: u64) -> bool {
-        self.slot(key).is_none_or(|slot| !slot.arrived.is_empty())
-    }
-
     /// Tasks of job `key` in flight.
     pub(super) fn owed(&mut self, key: u64) -> u64 {
         self.slot(key).map_or(0, |slot| slot.owed)

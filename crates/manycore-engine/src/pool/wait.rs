@@ -52,13 +52,16 @@ impl Waiters {
         self.helm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something may have changed for those who wait without the helm.
-    pub(super) fn notify(&self) {
+    /// Something may have changed. Tells those who wait without the helm; true when
+    /// somebody is at the helm, who must be rung.
+    #[must_use]
+    pub(super) fn notify(&self) -> bool {
         let mut state = self.state();
         state.news += 1;
         if state.followers > 0 {
             self.left.notify_all();
         }
+        state.taken
     }
 }
 
@@ -75,9 +78,7 @@ impl<'a> Helm<'a> {
     fn wait(&self, ready: &mut dyn FnMut(&mut Ledger) -> bool, deadline: Option<Instant>) -> Result<Woken> {
         let pool = self.pool;
         loop {
-            if pool.ledger().collect(&pool.region)? > 0 {
-                pool.waiters.notify();
-            }
+            pool.gather(pool.ledger())?;
             // Before the look at the ledger: news that come after it end the sleep below.
             let seen = pool.waiters.state().news;
             {
@@ -177,13 +178,6 @@ impl Pool {
         self.helm().wait(&mut |ledger| ledger.is_ready(job), deadline)
     }
 
-    /// Waits until an outcome of `job` has arrived or `other` is true, which is
-    /// asked again after a [nudge](Pool::nudge). A job that owes nothing yet is
-    /// waited for, too: another thread submits its tasks.
-    pub fn wait_for_arrival(&self, job: u64, other: &dyn Fn() -> bool, deadline: Option<Instant>) -> Result<Woken> {
-        self.helm().wait(&mut |ledger| ledger.has_arrived(job) || other(), deadline)
-    }
-
     /// Waits until a task can be submitted.
     pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<Woken> {
         self.helm().wait(&mut |ledger| super::caller::has_room(ledger), deadline)
@@ -199,12 +193,13 @@ impl Pool {
         self.helm().wait(&mut |ledger| ledger.events != seen, deadline)
     }
 
-    /// The keeper waits until an outcome of a kept job has arrived or, where it
-    /// has tasks to feed, something has happened since event `hungry` and workers
-    /// are about to run dry.
-    pub fn wait_as_keeper(&self, hungry: Option<u64>) -> Result<Woken> {
+    /// The keeper waits until an outcome of a kept job has arrived; where it has
+    /// tasks to feed, until something has happened since event `hungry` and workers
+    /// are about to run dry; or until `called` is true, asked after each
+    /// [nudge](Pool::nudge).
+    pub fn wait_as_keeper(&self, hungry: Option<u64>, called: &dyn Fn() -> bool) -> Result<Woken> {
         let runs_dry = |ledger: &mut Ledger| hungry.is_some_and(|seen| ledger.events != seen) && ledger.runs_dry();
-        self.helm().wait(&mut |ledger| ledger.any_news() || runs_dry(ledger), None)
+        self.helm().wait(&mut |ledger| ledger.any_news() || called() || runs_dry(ledger), None)
     }
 
     /// Kept jobs for which an outcome has arrived, in the order of arrival.

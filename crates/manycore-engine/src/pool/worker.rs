@@ -128,7 +128,7 @@ impl Worker {
 
     /// Functions with a number below this one, and an even one, are needed no more.
     pub fn oldest_function(&self) -> u64 {
-        self.region.oldest_job() << 1
+        self.region.oldest_function() << 1
     }
 
     /// Waits for a task: spins while that has paid lately, then sleeps.

@@ -71,6 +71,8 @@ pub struct Label {
     /// Who holds the block: a worker's seat plus one, [`HELD_BY_CALLER`], or 0
     /// while it is on its way from one to the other. Only read after a death.
     holder: AtomicU32,
+    /// 1 while the free block's memory is counted as kept warm.
+    warm: AtomicU32,
 }
 
 /// What a label says of a block the caller has taken over.
@@ -131,6 +133,12 @@ impl<'a> Part<'a> {
     pub fn hold(&self, block: BlockRef, holder: u32) -> Result<()> {
         self.label(block)?.holder.store(holder, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Says whether the memory of `block` is counted as warm from now on; gives what
+    /// was said before. Only whoever holds the block asks.
+    pub fn set_warm(&self, block: BlockRef, warm: bool) -> Result<bool> {
+        Ok(self.label(block)?.warm.swap(u32::from(warm), Ordering::Relaxed) != 0)
     }
 
     /// The blocks that `holder` holds.

@@ -35,8 +35,8 @@ pub struct Header {
     pub(super) shape: Shape,
     /// Bytes of free blocks whose pages are kept warm, in all parts.
     pub(super) warm: Line<AtomicU64>,
-    /// Jobs below this number are over; workers forget their functions.
-    pub(super) oldest_job: Line<AtomicU64>,
+    /// Workers forget functions below this number.
+    pub(super) oldest_function: Line<AtomicU64>,
     pub(super) doorbell: Doorbell,
     pub(super) queue: Words,
 }

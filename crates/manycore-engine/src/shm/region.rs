@@ -53,7 +53,7 @@ impl Region {
     pub fn create(seats: u32, entries: u32) -> Result<Region> {
         let total = total_memory().max(1 << 30);
         let parts = u64::from(seats) + 1;
-        // 2^46 bytes is half of what x86-64 gives a process.
+        // 2^45 bytes is a quarter of what x86-64 gives a process.
         let ceiling = ((1u64 << 45) / parts).max(1 << 26);
         let mut part_size = PART_SIZE.max(total.next_power_of_two()).min(ceiling) & !4095;
         loop {
@@ -189,12 +189,11 @@ impl Region {
 
     /// A block of part `part` for `len` bytes, cut by `allocator`, the part's owner.
     pub fn allocate(&self, allocator: &mut Allocator, part: usize, len: u64) -> Result<BlockRef> {
-        let block = allocator.allocate(self.part(part)?, len)?;
-        if len >= LARGE {
-            // Only an estimate of what is warm; it may wrap for a moment, never stay wrong for long.
-            let warm = &self.header().warm.0;
-            let size = len.next_power_of_two();
-            let _ = warm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(size)));
+        let part = self.part(part)?;
+        let block = allocator.allocate(part, len)?;
+        if part.set_warm(block, false)? {
+            let (_, size) = part.extent(block)?;
+            self.header().warm.0.fetch_sub(size, Ordering::Relaxed);
         }
         Ok(block)
     }
@@ -204,7 +203,13 @@ impl Region {
     pub fn give_back(&self, block: BlockRef) -> Result<()> {
         let part = self.part(block.part())?;
         let Ok((offset, size)) = part.extent(block) else { return Ok(()) };
-        if size >= PRIVATE_FROM && self.private().remove(&block) {
+        if size < PRIVATE_FROM {
+            return part.give_back(block);
+        }
+        // Held until the block is on its way: a fork in another thread must not make
+        // pages private of a block that is no longer ours.
+        let mut private = self.private();
+        if private.remove(&block) {
             self.mapping.restore(&self.file, self.place(block, offset), size as usize)?;
         }
         if size >= LARGE {
@@ -212,6 +217,8 @@ impl Region {
             if warm.saturating_add(size) > self.keep_warm.load(Ordering::Relaxed) {
                 self.mapping.discard(self.place(block, offset), size as usize);
                 self.header().warm.0.fetch_sub(size, Ordering::Relaxed);
+            } else {
+                part.set_warm(block, true)?;
             }
         }
         part.give_back(block)
@@ -223,17 +230,16 @@ impl Region {
     /// Received arrays are views of blocks. The child inherits the views, and
     /// must neither write into the parent's nor see the block's next payload.
     pub fn privatize(&self, holder: u32) -> Result<()> {
+        let mut private = self.private();
         for index in 0..self.shape.parts() {
             let part = self.part(index)?;
             for block in part.held_by(holder) {
-                let (offset, size) = part.extent(block)?;
+                // Gone meanwhile: then there is nothing to keep.
+                let Ok((offset, size)) = part.extent(block) else { continue };
                 // Smaller ones share their page, and no view of them is ever given out.
-                if size < PRIVATE_FROM || !self.private().insert(block) {
-                    continue;
-                }
-                if let Err(error) = self.mapping.privatize(self.place(block, offset), size as usize) {
-                    self.private().remove(&block);
-                    return Err(error);
+                if size >= PRIVATE_FROM && !private.contains(&block) {
+                    self.mapping.privatize(self.place(block, offset), size as usize)?;
+                    private.insert(block);
                 }
             }
         }
@@ -252,12 +258,6 @@ impl Region {
             }
         }
         Ok(())
-    }
-
-    /// Whether some blocks are not seen at their addresses in this process, so
-    /// that a forked worker needs a mapping of its own.
-    pub fn has_private(&self) -> bool {
-        !self.private().is_empty()
     }
 
     fn private(&self) -> MutexGuard<'_, HashSet<BlockRef>> {
@@ -314,14 +314,14 @@ impl Region {
         Some((report.block, report.len, report.head))
     }
 
-    /// Jobs below the given number are over.
-    pub fn set_oldest_job(&self, job: u64) {
-        self.header().oldest_job.0.store(job, Ordering::Relaxed);
+    /// Functions below the given number are needed no more.
+    pub fn set_oldest_function(&self, function: u64) {
+        self.header().oldest_function.0.store(function, Ordering::Relaxed);
     }
 
-    /// The oldest job that may still run.
-    pub fn oldest_job(&self) -> u64 {
-        self.header().oldest_job.0.load(Ordering::Relaxed)
+    /// The oldest function that may still be needed.
+    pub fn oldest_function(&self) -> u64 {
+        self.header().oldest_function.0.load(Ordering::Relaxed)
     }
 }
 

@@ -19,4 +19,5 @@ mod segment;
 
 pub(crate) use encode::Encoder;
 pub(crate) use incoming::{Incoming, Items, decode, decode_call, decode_into};
+pub(crate) use pickle::has_extra_reducers;
 pub(crate) use python::Scratch;

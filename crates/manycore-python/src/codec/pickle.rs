@@ -26,6 +26,11 @@ pub(crate) fn set_extra_reducers(reducers: &Bound<'_, PyDict>) {
     drop(old);
 }
 
+/// Whether types are pickled otherwise than pickle itself would.
+pub(crate) fn has_extra_reducers(py: Python<'_>) -> bool {
+    extra_reducers(py).is_some()
+}
+
 fn extra_reducers(py: Python<'_>) -> Option<Bound<'_, PyDict>> {
     let reducers = REDUCERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let reducers = reducers.as_ref()?.bind(py);
