@@ -411,13 +411,6 @@ def test_bytearray_is_private_and_resizable(pool):
 
 
 @pytest.mark.only("manycore", reason="the standard package pickles by protocol 4, which has no buffers")
-@pytest.mark.only("multiprocessing", reason="a bare PickleBuffer arrives as the buffer that carried it: a memoryview")
-def test_pickle_buffers(pool):
-    """An object that hands out buffers itself, out of band where the transport can."""
-    value = pickle.PickleBuffer(b"x" * 100_000)
-    assert bytes(pool.apply(tasks.identity, ([value],))[0]) == b"x" * 100_000
-
-
 def test_what_never_pickles(pool):
     for value in (memoryview(b"x"), io.StringIO, sys):
         try:
