@@ -315,7 +315,7 @@ impl Core {
     }
 
     /// Starts a lazy map over the iterator `source`; one `threaded` is fed from a
-    /// thread that runs `IMapIterator.feed`.
+    /// thread that works with a `Feeder`.
     #[allow(clippy::too_many_arguments)]
     fn imap(
         slf: &Bound<'_, Self>,
