@@ -8,6 +8,7 @@ Around every test stand a watchdog (a hang is a failure that shows where everyon
 """
 
 import atexit
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -57,6 +58,9 @@ def pytest_configure(config):
         config.addinivalue_line("markers", line)
     for warning in ("UnhandledThreadException", "UnraisableException"):
         config.addinivalue_line("filterwarnings", f"error::pytest.Pytest{warning}Warning")
+    # It starts threads when it is first imported, which no test should be blamed for.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("numpy")
     # A worker that crashes on purpose leaves no core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # Orphans of a script become ours, so that the census sees them.

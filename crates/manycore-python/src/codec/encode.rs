@@ -23,6 +23,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::access::{self, Owned};
+use super::decode::CollectorPaused;
 use super::format::{self, MAX_DEPTH, NATIVE, NATIVE_CALL, SHARED, SMALL_INTS, tag};
 use super::memo::Memo;
 use super::pickle;
@@ -466,6 +467,9 @@ impl Encoder {
             let len = ffi::PySet_Size(object) as usize;
             self.head.push(tag);
             self.varint(len);
+            // The iterator is the one object made here that counts towards a collection,
+            // whose finalizers could change a container that is being walked.
+            let _paused = CollectorPaused::while_native(Python::assume_attached());
             let iterator = Owned::new(ffi::PyObject_GetIter(object)).ok_or(Stop::Raised)?;
             let mut left = len;
             while let Some(item) = Owned::new(ffi::PyIter_Next(iterator.as_ptr())) {
