@@ -83,6 +83,8 @@ class _Crew:
         self.by_seat: dict[int, BaseProcess] = {}
         self.keeper: threading.Thread | None = None
         self.keeper_lock = threading.Lock()
+        # Held while workers are started; again by the same thread, when a collection ends another pool's life in it.
+        self.roster = threading.RLock()
         self.hiring = True
         self.owner = os.getpid()
         # The engine keeps the callback, and must not keep the crew that keeps the engine.
@@ -147,23 +149,26 @@ class _Crew:
 
     def refill(self) -> None:
         """Start workers for empty seats where there is work for them."""
-        while len(self.by_seat) < self.size and (self.hiring or self.core.has_waiting):
-            try:
-                self.hire()
-            except OSError:
-                # With fewer workers the rest is done all the same, and the next one that ends is another chance; with
-                # none it never would be.
-                if not self.processes:
-                    self.core.terminate()
-                    raise
-                return
+        # Two threads may see deaths at once, and a worker that is being started sits in no seat yet.
+        with self.roster:
+            while len(self.by_seat) < self.size and (self.hiring or self.core.has_waiting):
+                try:
+                    self.hire()
+                except OSError:
+                    # With fewer workers the rest is done all the same, and the next one that ends is another chance;
+                    # with none it never would be.
+                    if not self.processes:
+                        self.core.terminate()
+                        raise
+                    return
 
     def terminate(self) -> None:
         """Answer what is open, and end every worker; one that ignores SIGTERM is killed after `PATIENCE` seconds."""
-        self.hiring = False
         if self.owner != os.getpid():
             return
-        self.core.terminate()
+        with self.roster:
+            self.hiring = False
+            self.core.terminate()
         for process in list(self.processes):
             process.terminate()
         deadline = time.monotonic() + PATIENCE
@@ -251,8 +256,8 @@ class Pool:
 
     def _repopulate_pool(self) -> None:
         """Start workers until there are `_processes`, as applications that reach for it expect."""
-        while len(self._pool) < self._processes:
-            self._crew.hire()
+        self._core.watch()
+        self._crew.refill()
 
     # Bound here: at the end of the interpreter the module's names may be gone.
     def __del__(self, _warn: Any = warnings.warn, _running: str = RUN, _getpid: Any = os.getpid) -> None:
