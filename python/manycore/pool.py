@@ -82,6 +82,7 @@ class _Crew:
         self.processes: list[BaseProcess] = []
         self.by_seat: dict[int, BaseProcess] = {}
         self.keeper: threading.Thread | None = None
+        self.kept = False
         self.keeper_lock = threading.Lock()
         # Held while workers are started; again by the same thread, when a collection ends another pool's life in it.
         self.roster = threading.RLock()
@@ -182,8 +183,9 @@ class _Crew:
     def dismiss_keeper(self) -> None:
         """End the keeper and wait for it: no thread of ours may be left when the interpreter goes."""
         self.core.stop()
-        if self.keeper is not None and self.keeper is not threading.current_thread():
-            self.keeper.join()
+        keeper = self.keeper
+        if keeper is not None and keeper.ident is not None and keeper is not threading.current_thread():
+            keeper.join()
 
     def join(self) -> None:
         """Wait for every worker to end."""
@@ -285,12 +287,15 @@ class Pool:
     def _keep(self) -> None:
         """Start the keeper, if there is none: somebody may stop waiting before everything is done."""
         crew = self._crew
-        if crew.keeper is None:
-            with crew.keeper_lock:
-                if crew.keeper is None:
-                    keeper = threading.Thread(target=self._core.keep, name="manycore-keeper", daemon=True)
-                    keeper.start()
-                    crew.keeper = keeper
+        if crew.kept:
+            return
+        with crew.keeper_lock:
+            # Known before it runs, so that Ctrl-C in between leaves none that nobody ends; a second one would return at
+            # once.
+            if crew.keeper is None or crew.keeper.ident is None:
+                crew.keeper = threading.Thread(target=self._core.keep, name="manycore-keeper", daemon=True)
+                crew.keeper.start()
+            crew.kept = True
 
     # ------------------------------------------------------------------------------------------------------------------
     # Jobs
@@ -331,7 +336,7 @@ class Pool:
         """
         if self._state != RUN:
             raise ValueError("Pool not running")
-        if self._crew.keeper is None:
+        if not self._crew.kept:
             self._keep()
         if type(args) is not tuple:
             args = tuple(args)

@@ -228,8 +228,15 @@ impl Core {
     }
 
     /// The keeper's loop: does what nobody waits for, until the pool is stopped.
+    /// A pool has one keeper; a second one returns at once.
     fn keep(&self, py: Python<'_>) {
-        *lock(&self.keeper) = Some(std::thread::current().id());
+        {
+            let mut keeper = lock(&self.keeper);
+            if keeper.is_some() {
+                return;
+            }
+            *keeper = Some(std::thread::current().id());
+        }
         while self.stopped.load(Ordering::Relaxed) == 0 {
             self.called.store(0, Ordering::Relaxed);
             if let Err(error) = self.keep_once(py) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use manycore_engine::pool::{Answer, Function, Job, Room};
-use manycore_engine::sync::{AtomicU32, Ordering};
+use manycore_engine::sync::{AtomicU32, Ordering, full_fence};
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
@@ -39,6 +39,19 @@ pub(crate) struct Lazy {
     moved: Condvar,
     /// 1 once nothing more will be submitted.
     dry: AtomicU32,
+    /// 1 while a thread feeds: the consumer and the keeper may come at once.
+    feeding: AtomicU32,
+    /// 1 when another came meanwhile; the one who feeds looks again for it.
+    missed: AtomicU32,
+}
+
+/// The right to feed one lazy map.
+struct Turn<'a>(&'a Lazy);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.feeding.store(0, Ordering::Release);
+    }
 }
 
 struct Input {
@@ -82,13 +95,31 @@ impl Lazy {
     /// cannot block. True: nothing is left.
     pub(crate) fn feed(&self, py: Python<'_>, core: &Core) -> bool {
         while !self.threaded && !self.is_dry() {
-            match self.feed_one(py, core) {
+            let Some(turn) = self.turn() else { break };
+            let fed = self.feed_one(py, core);
+            drop(turn);
+            full_fence(); // Pairs with `turn`.
+            match fed {
                 Fed::One => {}
+                Fed::Later if self.missed.swap(0, Ordering::Relaxed) != 0 => {}
                 Fed::Later => break,
                 Fed::Never => self.finish(core),
             }
         }
         self.is_dry()
+    }
+
+    /// The right to feed, unless another thread has it, which then looks once more
+    /// before it leaves.
+    fn turn(&self) -> Option<Turn<'_>> {
+        let free = || self.feeding.swap(1, Ordering::Acquire) == 0;
+        if free() {
+            return Some(Turn(self));
+        }
+        self.missed.store(1, Ordering::Relaxed);
+        full_fence(); // The other sees this, or we see that it has left.
+        // Lazily: a turn that is made ends when it is dropped.
+        free().then(|| Turn(self))
     }
 
     fn finish(&self, core: &Core) {
@@ -125,19 +156,22 @@ impl Lazy {
         };
         let (index, placed) = (input.submitted, input.placed.clone());
         drop(input);
+        // Before it can be taken, which counts it off.
+        *lock(&self.open) += 1;
         let sent = self.send(py, core, &chunk, index, placed);
         let mut input = lock(&self.input);
         match sent {
             Ok(true) => {
                 input.submitted += 1;
-                *lock(&self.open) += 1;
                 Fed::One
             }
             Ok(false) => {
+                *lock(&self.open) -= 1;
                 input.chunk = Some(chunk);
                 Fed::Later
             }
             Err(error) if core.pool().broken().is_some() => {
+                *lock(&self.open) -= 1;
                 input.failure = Some(error);
                 Fed::Never
             }
@@ -145,7 +179,6 @@ impl Lazy {
                 // The others can be sent all the same.
                 input.unsent.push((index, error));
                 input.submitted += 1;
-                *lock(&self.open) += 1;
                 drop(input);
                 core.pool().nudge();
                 Fed::One
@@ -297,6 +330,8 @@ impl IMapIterator {
             window: Mutex::new(window.max(1)),
             moved: Condvar::new(),
             dry: AtomicU32::new(0),
+            feeding: AtomicU32::new(0),
+            missed: AtomicU32::new(0),
         });
         if !lazy.feed(py, core.get()) {
             core.get().feeds.add(Feed::Lazy(Arc::clone(&lazy)));
