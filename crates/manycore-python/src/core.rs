@@ -162,22 +162,10 @@ impl Core {
         self.pool.bury(seat, hooks::exit_of(exitcode)).map_err(gate::raise)
     }
 
-    /// Tasks in flight: submitted and not answered.
-    #[getter]
-    fn in_flight(&self) -> usize {
-        self.pool.in_flight()
-    }
-
     /// Whether tasks wait that no worker has claimed.
     #[getter]
     fn has_waiting(&self) -> bool {
         self.pool.has_waiting() || !self.is_dry()
-    }
-
-    /// Whether no task will be answered any more.
-    #[getter]
-    fn is_broken(&self) -> bool {
-        self.pool.broken().is_some()
     }
 
     /// No job is accepted any more. Workers end when those accepted are done.

@@ -77,14 +77,7 @@ impl Region {
             (&raw mut (*header.as_ptr()).shape).write(shape);
             (&raw mut (*header.as_ptr()).magic).write(MAGIC);
         }
-        Ok(Region {
-            mapping,
-            file,
-            shape,
-            layout,
-            keep_warm: AtomicU64::new(total_memory() / 16),
-            private: Mutex::default(),
-        })
+        Ok(Region::over(file, mapping, shape, layout))
     }
 
     /// Attaches to the region behind `file`, which another process created.
@@ -106,14 +99,13 @@ impl Region {
         if layout.len != mapping.len() {
             return Err(Error::corrupt("the region has not the length its header says"));
         }
-        Ok(Region {
-            mapping,
-            file,
-            shape,
-            layout,
-            keep_warm: AtomicU64::new(total_memory() / 16),
-            private: Mutex::default(),
-        })
+        Ok(Region::over(file, mapping, shape, layout))
+    }
+
+    /// The region in a mapping whose header was checked, or just written.
+    fn over(file: OwnedFd, mapping: Mapping, shape: Shape, layout: Layout) -> Region {
+        let keep_warm = AtomicU64::new(total_memory() / 16);
+        Region { mapping, file, shape, layout, keep_warm, private: Mutex::default() }
     }
 
     /// The memory file, to pass to another process.
