@@ -20,7 +20,7 @@ import os
 import struct
 import sys
 
-from . import process, reduction, spawn, util
+from . import _descriptors, process, reduction, spawn, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class ForkServer:
 
     def _launch(self, preparation: dict[str, Any]) -> None:
         prepared = {key: value for key, value in preparation.items() if key != "name"}
-        with util._fd_lock:
+        with _descriptors.fd_lock:
             ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             util.make_private(ours.fileno(), its.fileno())
         held = [ours.detach(), its.detach()]

@@ -1,4 +1,4 @@
-"""What the other modules share: log, finalizers, fork callbacks, descriptors, temporary directory, processor count.
+"""What the other modules share: log, finalizers, fork callbacks, temporary directory; the names of `_descriptors`, too.
 
 It is imported when the first process is started, not by `import manycore`. Importing it registers the exit handler
 that ends daemonic children and waits for the others.
@@ -6,7 +6,6 @@ that ends daemonic children and waits for the others.
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import _thread
 import _weakref
 import atexit
@@ -15,11 +14,19 @@ import os
 import sys
 
 from . import process
+from ._descriptors import close_all_fds_except as close_all_fds_except
+from ._descriptors import close_fds as close_fds
+from ._descriptors import fork_keeping as fork_keeping
+from ._descriptors import make_private as make_private
+from ._descriptors import memory_file as memory_file
+from ._descriptors import private_pipe as private_pipe
+from ._descriptors import spawnv_passfds as spawnv_passfds
+from ._descriptors import wait_readable as wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 __all__ = [
@@ -144,136 +151,7 @@ def log_to_stderr(level: int | str | None = None) -> logging.Logger:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Descriptors
-
-
-# Descriptors that mean something to this process only: lifelines, pidfds, the line to the zygote. Children forked by
-# whomever close them, or a sibling would keep open what is to close when we die.
-_private_fds: set[int] = set()
-# Held while a descriptor enters or leaves the set, and across every fork, so that a child sees none in between.
-# Re-entrant because a finalizer may close descriptors at any bytecode.
-_fd_lock = _thread.RLock()
-# By forking thread: private descriptors that its next child keeps.
-_kept_by_child: dict[int, tuple[int, ...]] = {}
-
-
-def private_pipe() -> tuple[int, int]:
-    """Return (read end, write end) of a pipe whose ends no forked child keeps. Give back with `close_fds`."""
-    with _fd_lock:
-        ends = os.pipe()
-        _private_fds.update(ends)
-    return ends
-
-
-def make_private(*fds: int) -> None:
-    """Have these descriptors closed in every child forked from now on."""
-    with _fd_lock:
-        _private_fds.update(fds)
-
-
-def close_fds(*fds: int) -> None:
-    """Close descriptors, private or not."""
-    with _fd_lock:
-        for fd in fds:
-            _private_fds.discard(fd)
-            os.close(fd)
-
-
-def memory_file(content: bytes | memoryview) -> int:
-    """Return a descriptor of an unnamed file in memory that holds `content`, to be read from its beginning.
-
-    Unlike a pipe it takes everything at once: starting a child never waits for the child, and one that dies while
-    it starts shows as an exit code instead of a broken pipe.
-    """
-    fd = os.memfd_create("manycore-start")
-    try:
-        make_private(fd)
-        view = memoryview(content)
-        written = 0
-        while written < len(view):
-            written += os.pwrite(fd, view[written:], written)
-        return fd
-    except BaseException:
-        close_fds(fd)
-        raise
-
-
-def fork_keeping(fds: tuple[int, ...]) -> int:
-    """Fork; the child keeps these private descriptors and closes the others. Returns what `os.fork` returns."""
-    me = _thread.get_ident()
-    _kept_by_child[me] = fds
-    try:
-        return os.fork()
-    finally:
-        _kept_by_child.pop(me, None)
-
-
-def _close_private_in_child() -> None:
-    global _fd_lock
-    kept = _kept_by_child.get(_thread.get_ident(), ())
-    for fd in _private_fds.difference(kept):
-        try:
-            os.close(fd)
-        except OSError:
-            pass
-    _private_fds.clear()
-    _kept_by_child.clear()
-    _fd_lock = _thread.RLock()
-
-
-os.register_at_fork(
-    before=lambda: _fd_lock.acquire(),
-    after_in_parent=lambda: _fd_lock.release(),
-    after_in_child=_close_private_in_child,
-)
-
-
-def wait_readable(fd: int, timeout: float | None = None) -> bool:
-    """Wait until `fd` is readable or hung up, at most `timeout` seconds (None: for ever). Returns whether it is."""
-    import select
-
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    if timeout is None:
-        return bool(poller.poll())
-    # poll() takes a C int of milliseconds: longer waits are made of several. Rounded up, never to wake early.
-    longest = 1_000_000.0
-    while timeout > longest:
-        if poller.poll(int(longest * 1000)):
-            return True
-        timeout -= longest
-    return bool(poller.poll(int(-(-max(timeout, 0.0) * 1000 // 1))))
-
-
-def close_all_fds_except(fds: Iterable[int]) -> None:
-    """Close every descriptor of this process but these."""
-    kept = sorted({-1, *fds})
-    for low, high in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
-        os.closerange(low + 1, high)
-
-
-def spawnv_passfds(path: bytes | str, args: Sequence[str], passfds: Iterable[int], block: Iterable[int] = ()) -> int:
-    """Start the program at `path`; it inherits the standard streams and `passfds`, nothing else. Returns its pid.
-
-    The signals in `block` are blocked in it, besides those blocked in this thread. Raises OSError saying which program
-    could not be started.
-    """
-    passed = set(passfds)
-    # A dup2 onto itself clears close-on-exec, in the child only.
-    actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in sorted(passed)]
-    # Close-on-exec is Python's default; this is for descriptors somebody made inheritable.
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        try:
-            if fd > 2 and fd not in passed and os.get_inheritable(fd):
-                actions.append((os.POSIX_SPAWN_CLOSE, fd))
-        except OSError:
-            pass
-    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ()) | set(block)
-    try:
-        return os.posix_spawn(path, list(args), os.environ, file_actions=actions, setsigmask=mask)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot start a Python process: {error.strerror}", os.fsdecode(path)) from None
+# Interpreters and their streams
 
 
 def _args_from_interpreter_flags() -> list[str]:
@@ -349,7 +227,13 @@ def is_abstract_socket_namespace(address: object) -> bool:
     raise TypeError(f"a socket address is bytes or str, not {address!r}")
 
 
-abstract_sockets_supported = sys.platform == "linux"
+def _platform_supports_abstract_sockets() -> bool:
+    return sys.platform == "linux"
+
+
+abstract_sockets_supported = _platform_supports_abstract_sockets()
+# How many descriptors a process may have open.
+MAXFD = os.sysconf("SC_OPEN_MAX")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
