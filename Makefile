@@ -12,7 +12,7 @@ LOOM_MAX_PREEMPTIONS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
-RUST_CRATES := -p manycore-engine -p manycore
+RUST_CRATES := -p manycore-engine -p manycore -p manycore-macros
 NEXTEST := $(shell cargo nextest --version 2>/dev/null)
 
 # The binding is built for the interpreter of .venv, whichever other one is active.

@@ -14,8 +14,6 @@ fn count_in_range(range: Range<u64>) -> usize {
     range.filter(|n| is_prime(*n)).count()
 }
 
-manycore::tasks!(count_in_range);
-
 fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     (run(), start.elapsed())

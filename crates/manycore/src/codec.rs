@@ -3,7 +3,7 @@
 //! A chunk is the number of its values, then the values. The number is needed:
 //! a unit takes no bytes.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Panic, Place, Result};
 use crate::failure::{Failure, Reason};
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
@@ -70,13 +70,22 @@ impl<'a> Reader<'a> {
 /// The bytes of a failure.
 pub(crate) fn write_failure(failure: &Failure, buffer: &mut Vec<u8>) -> Result<()> {
     buffer.clear();
-    push(buffer, &(failure.reason as u8, failure.offset, &failure.message))
+    let panic = failure.panic.as_ref().map(|panic| {
+        let place = panic.place().map(|place| (place.file(), place.line(), place.column()));
+        (panic.message(), place, panic.backtrace())
+    });
+    push(buffer, &(failure.reason as u8, failure.offset, &failure.message, panic))
 }
 
 /// A failure out of its bytes.
 pub(crate) fn read_failure(bytes: &[u8]) -> Result<Failure> {
-    let (reason, offset, message) = Reader { rest: bytes, count: 1 }.read::<(u8, usize, String)>()?;
-    Ok(Failure { reason: Reason::from_number(reason), offset, message })
+    type Told = (String, Option<(String, u32, u32)>, Option<String>);
+    let (reason, offset, message, panic) =
+        Reader { rest: bytes, count: 1 }.read::<(u8, usize, String, Option<Told>)>()?;
+    let panic = panic.map(|(message, place, backtrace)| {
+        Panic::new(message, place.map(|(file, line, column)| Place::new(file, line, column)), backtrace)
+    });
+    Ok(Failure { reason: Reason::from_number(reason), offset, message, panic })
 }
 
 #[cfg(test)]
@@ -99,8 +108,16 @@ mod tests {
     #[test]
     fn a_failure_reads_back() {
         let mut bytes = vec![1, 2, 3];
-        write_failure(&Failure { reason: Reason::Panic, offset: 7, message: "boom".to_owned() }, &mut bytes).unwrap();
+        let panic = Panic::new("boom".to_owned(), Some(Place::new("a.rs".to_owned(), 3, 5)), Some("main".to_owned()));
+        write_failure(&Failure::panicked(panic.clone(), 7), &mut bytes).unwrap();
         let failure = read_failure(&bytes).unwrap();
-        assert_eq!((failure.reason, failure.offset, failure.message.as_str()), (Reason::Panic, 7, "boom"));
+        assert_eq!(
+            (failure.reason, failure.offset, failure.message.as_str()),
+            (Reason::Panic, 7, "boom (at a.rs:3:5)")
+        );
+        assert_eq!(failure.panic, Some(panic));
+        write_failure(&Failure::of(&Error::new(Kind::Encoding, "no"), 1), &mut bytes).unwrap();
+        let failure = read_failure(&bytes).unwrap();
+        assert_eq!((failure.reason, failure.message.as_str(), failure.panic), (Reason::Encoding, "no", None));
     }
 }

@@ -2,6 +2,7 @@
 
 use manycore_engine::pool::{Exit, Loss};
 use std::fmt;
+use std::sync::Arc;
 
 /// Why a call did not give what was asked for.
 ///
@@ -11,6 +12,23 @@ pub struct Error {
     kind: Kind,
     message: String,
     item: Option<usize>,
+    panic: Option<Arc<Panic>>,
+}
+
+/// A panic in another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Panic {
+    message: String,
+    place: Option<Place>,
+    backtrace: Option<String>,
+}
+
+/// A place in the source of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    file: String,
+    line: u32,
+    column: u32,
 }
 
 /// The result of this crate's calls.
@@ -21,7 +39,9 @@ pub(crate) enum Kind {
     Panic,
     WorkerLost,
     Start,
+    DifferentBuild,
     Closed,
+    Timeout,
     Unregistered,
     Encoding,
     TooLarge,
@@ -34,7 +54,7 @@ pub(crate) enum Kind {
 impl Error {
     #[cold]
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), item: None }
+        Error { kind, message: message.into(), item: None, panic: None }
     }
 
     pub(crate) fn at(mut self, item: usize) -> Error {
@@ -42,13 +62,23 @@ impl Error {
         self
     }
 
-    /// The task panicked. The message and the place of the panic are in the text.
+    pub(crate) fn with_panic(mut self, panic: Option<Panic>) -> Error {
+        self.panic = panic.map(Arc::new);
+        self
+    }
+
+    /// The task panicked; see [`Error::panic`]. Message and place are in the text, too.
     pub fn is_panic(&self) -> bool {
         self.kind == Kind::Panic
     }
 
-    /// The worker process that ran the task ended: killed, crashed, or by
-    /// `std::process::exit`. The pool goes on with another one.
+    /// What the task said when it panicked, if it did.
+    pub fn panic(&self) -> Option<&Panic> {
+        self.panic.as_deref()
+    }
+
+    /// The process that ran the task ended: killed, crashed, or by
+    /// `std::process::exit`. A pool goes on with another one.
     pub fn is_worker_lost(&self) -> bool {
         self.kind == Kind::WorkerLost
     }
@@ -58,12 +88,24 @@ impl Error {
         self.kind == Kind::Start
     }
 
+    /// The other process is another build of this program, or has not loaded the same
+    /// libraries: it does not have the same tasks.
+    pub fn is_different_build(&self) -> bool {
+        self.kind == Kind::DifferentBuild
+    }
+
+    /// The time given was over before the result was there.
+    pub fn is_timeout(&self) -> bool {
+        self.kind == Kind::Timeout
+    }
+
     /// The pool was terminated, or belongs to the process this one was forked from.
     pub fn is_closed(&self) -> bool {
         self.kind == Kind::Closed
     }
 
-    /// The function is not among those given to [`crate::tasks!`].
+    /// The function stands in a shared library and is not marked
+    /// [`#[manycore::task]`](crate::task), so that other processes do not find it.
     pub fn is_unregistered(&self) -> bool {
         self.kind == Kind::Unregistered
     }
@@ -107,9 +149,7 @@ impl Error {
     /// Why a pool answers nothing any more.
     pub(crate) fn ended(loss: &Loss) -> Error {
         match loss {
-            Loss::Start { report: Some(report), .. } => {
-                Error::new(Kind::Start, String::from_utf8_lossy(&report.to_vec()).into_owned())
-            }
+            Loss::Start { report: Some(report), .. } => Error::reported(&report.to_vec()),
             Loss::Start { pid, exit, report: None } | Loss::Worker { pid, exit } => Error::new(
                 Kind::Start,
                 format!(
@@ -123,13 +163,88 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What a process that cannot start sends instead of a sign of life: a byte, and
+    /// the text. See [`Error::reported`].
+    pub(crate) fn report(&self) -> Vec<u8> {
+        let mut report = vec![u8::from(self.kind == Kind::DifferentBuild)];
+        report.extend(self.message.bytes());
+        report
+    }
+
+    /// Why a process says that it cannot start.
+    pub(crate) fn reported(report: &[u8]) -> Error {
+        let (kind, text) = report.split_first().unwrap_or((&0, &[]));
+        let kind = if *kind == 1 { Kind::DifferentBuild } else { Kind::Start };
+        Error::new(kind, String::from_utf8_lossy(text))
+    }
+}
+
+impl Panic {
+    pub(crate) fn new(message: String, place: Option<Place>, backtrace: Option<String>) -> Panic {
+        Panic { message, place, backtrace }
+    }
+
+    /// What it said.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Where in the source it was.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// The calls that led to it, where `RUST_BACKTRACE` is set.
+    pub fn backtrace(&self) -> Option<&str> {
+        self.backtrace.as_deref()
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{} (at {place})", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl Place {
+    pub(crate) fn new(file: String, line: u32, column: u32) -> Place {
+        Place { file, line, column }
+    }
+
+    /// The file, as the compiler was given it.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The line, from 1.
+    pub fn line(&self) -> u32 {
+        self.line
+    }
+
+    /// The column, from 1.
+    pub fn column(&self) -> u32 {
+        self.column
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
 impl From<manycore_engine::Error> for Error {
     fn from(error: manycore_engine::Error) -> Error {
         use manycore_engine::Kind as Engine;
         let kind = match error.kind() {
             Engine::Closed => Kind::Closed,
             Engine::TooLarge => Kind::TooLarge,
-            Engine::Timeout | Engine::Interrupted | Engine::Corrupt | Engine::Os => Kind::System,
+            Engine::Timeout => Kind::Timeout,
+            Engine::Interrupted | Engine::Corrupt | Engine::Os => Kind::System,
         };
         Error::new(kind, error.to_string())
     }

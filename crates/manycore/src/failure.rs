@@ -1,6 +1,7 @@
-//! What a worker says of a task that gave no result, and how a panic is caught.
+//! What another process says of a task that gave no result, and how a panic is caught.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Panic, Place};
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 
@@ -11,6 +12,8 @@ pub struct Failure {
     /// The item's number in its chunk.
     pub(crate) offset: usize,
     pub(crate) message: String,
+    /// More about a panic.
+    pub(crate) panic: Option<Panic>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +39,28 @@ impl Failure {
             _ if error.is_too_large() => Reason::TooLarge,
             _ => Reason::System,
         };
-        Failure { reason, offset, message: error.to_string() }
+        Failure { reason, offset, message: error.to_string(), panic: None }
+    }
+
+    /// The item `offset` panicked.
+    pub(crate) fn panicked(panic: Panic, offset: usize) -> Failure {
+        Failure { reason: Reason::Panic, offset, message: panic.to_string(), panic: Some(panic) }
     }
 
     /// The caller's error for it, in a chunk that starts with item `first`.
     pub(crate) fn error(&self, task: &str, first: usize) -> Error {
         let item = first.saturating_add(self.offset);
-        let (kind, message) = match self.reason {
-            Reason::Panic => (Kind::Panic, format!("`{task}` panicked on item {item}: {}", self.message)),
-            Reason::Encoding => (Kind::Encoding, format!("`{task}` on item {item}: {}", self.message)),
-            Reason::TooLarge => (Kind::TooLarge, format!("`{task}` on item {item}: {}", self.message)),
-            Reason::System => (Kind::System, format!("`{task}` on item {item}: {}", self.message)),
+        self.describe(task, &format!(" on item {item}")).at(item)
+    }
+
+    fn describe(&self, task: &str, which: &str) -> Error {
+        let (kind, verb) = match self.reason {
+            Reason::Panic => (Kind::Panic, " panicked"),
+            Reason::Encoding => (Kind::Encoding, ""),
+            Reason::TooLarge => (Kind::TooLarge, ""),
+            Reason::System => (Kind::System, ""),
         };
-        Error::new(kind, message).at(item)
+        Error::new(kind, format!("`{task}`{verb}{which}: {}", self.message)).with_panic(self.panic.clone())
     }
 }
 
@@ -56,31 +68,32 @@ thread_local! {
     /// Whether this thread runs a task.
     static RUNNING: Cell<bool> = const { Cell::new(false) };
     /// What the last panic of a task said, and where.
-    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+    static SAID: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
-/// From now on panics of tasks are remembered instead of printed: the caller gets
-/// them as errors. With RUST_BACKTRACE they are printed, too, for the backtrace;
-/// and so are those of other threads, and all of them where a panic aborts.
-pub(crate) fn listen() {
+/// From now on panics of tasks are remembered: the caller gets them as errors. They
+/// are not printed, unless they are to be: by `print`, or by RUST_BACKTRACE, for
+/// the backtrace. Those of other threads are printed as ever, and all of them
+/// where a panic aborts.
+pub(crate) fn listen(print: bool) {
     if cfg!(panic = "abort") {
         return;
     }
-    let print = take_hook();
-    let wants_backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    let hook = take_hook();
+    let print = print || std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
     set_hook(Box::new(move |panic| {
         let running = RUNNING.get();
         if running {
             SAID.set(Some(describe(panic)));
         }
-        if !running || wants_backtrace {
-            print(panic);
+        if !running || print {
+            hook(panic);
         }
     }));
 }
 
 /// Runs `task`; a panic in it becomes what it said and where.
-pub(crate) fn catch<R>(task: impl FnOnce() -> R) -> Result<R, String> {
+pub(crate) fn catch<R>(task: impl FnOnce() -> R) -> Result<R, Panic> {
     // A panic that an earlier task caught by itself is not this one's.
     SAID.set(None);
     RUNNING.set(true);
@@ -91,16 +104,17 @@ pub(crate) fn catch<R>(task: impl FnOnce() -> R) -> Result<R, String> {
     outcome.map_err(|payload| {
         // Its destructor is the task's code, and might panic in turn.
         std::mem::forget(payload);
-        SAID.take().unwrap_or_else(|| "a panic that said nothing".to_owned())
+        SAID.take().unwrap_or_else(|| Panic::new("a panic that said nothing".to_owned(), None, None))
     })
 }
 
-fn describe(panic: &PanicHookInfo<'_>) -> String {
+fn describe(panic: &PanicHookInfo<'_>) -> Panic {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("a payload that is no text");
-    match panic.location() {
-        Some(place) => format!("{text} (at {place})"),
-        None => text.to_owned(),
-    }
+    let text = text.unwrap_or("a payload that is no text").to_owned();
+    let place = panic.location().map(|place| Place::new(place.file().to_owned(), place.line(), place.column()));
+    // Costs nothing unless RUST_BACKTRACE asks for it.
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    Panic::new(text, place, backtrace)
 }

@@ -13,14 +13,12 @@ static CALLED: OnceLock<()> = OnceLock::new();
 /// in the process that the user started it does nothing.
 ///
 /// A pool's workers are this same program, started again. What stands before this
-/// line runs in each of them, too.
+/// line runs in each of them, too. [`#[manycore::main]`](crate::main) puts it there.
 ///
 /// ```no_run
 /// fn square(x: u64) -> u64 {
 ///     x * x
 /// }
-///
-/// manycore::tasks!(square);
 ///
 /// fn main() -> manycore::Result<()> {
 ///     manycore::init();
@@ -30,7 +28,7 @@ static CALLED: OnceLock<()> = OnceLock::new();
 /// ```
 ///
 /// # Panics
-/// When two functions given to [`crate::tasks!`] cannot be told apart.
+/// When two functions marked [`#[manycore::task]`](crate::task) cannot be told apart.
 pub fn init() {
     let _ = CALLED.set(());
     if let Some(invitation) = Invitation::open() {

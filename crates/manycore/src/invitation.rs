@@ -73,7 +73,7 @@ impl Invitation {
             return Ok(());
         }
         Err(Error::new(
-            Kind::Start,
+            Kind::DifferentBuild,
             format!(
                 "a worker process cannot run the pool's tasks: its program is another one, or another build, or has \
                  not loaded the same libraries (fingerprint {fingerprint:016x} instead of {:016x}); start program and \
@@ -133,6 +133,6 @@ mod tests {
     fn another_build_is_refused() {
         assert!(SOME.check(u64::MAX).is_ok());
         let error = SOME.check(1).unwrap_err();
-        assert!(error.is_start() && error.to_string().contains("another build"), "{error}");
+        assert!(error.is_different_build() && error.to_string().contains("another build"), "{error}");
     }
 }

@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
-#![forbid(unsafe_code)]
 
+// So that the macros' expansions, which name the crate, also work in it.
+extern crate self as manycore;
+
+mod code;
 mod codec;
 mod crew;
 mod error;
@@ -9,46 +12,21 @@ mod init;
 mod invitation;
 mod map;
 mod pool;
+mod record;
 mod registry;
+mod task;
 mod worker;
 
-pub use error::{Error, Result};
+pub use error::{Error, Panic, Place, Result};
 pub use init::init;
+pub use manycore_macros::{main, task};
 pub use pool::Pool;
+pub use task::{Bound, Task};
 
-/// Makes functions known to worker processes, so that [`Pool::map`] can run them.
-///
-/// Each takes one value and gives one, both of types that serde can write and
-/// read back; several arguments are a tuple. Name a function once, anywhere in
-/// the program or in a library it uses; of a generic one name every instance.
-///
-/// ```
-/// fn square(x: u64) -> u64 {
-///     x * x
-/// }
-///
-/// fn longest<T: AsRef<str>>(words: Vec<T>) -> usize {
-///     words.iter().map(|word| word.as_ref().len()).max().unwrap_or(0)
-/// }
-///
-/// manycore::tasks!(square, longest::<String>);
-/// ```
-#[macro_export]
-macro_rules! tasks {
-    ($($task:path),+ $(,)?) => {
-        $($crate::__private::inventory::submit! {
-            $crate::__private::Entry::new(
-                || $crate::__private::describe($task),
-                |input, output| $crate::__private::run($task, input, output),
-                ::core::concat!(::core::file!(), ":", ::core::line!()),
-            )
-        })+
-    };
-}
-
-/// What [`tasks!`] expands to; not for use by hand.
+/// What the macros expand to; not for use by hand.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::registry::{Entry, describe, run};
+    pub use crate::registry::{Entry, describe, open};
+    pub use crate::task::bind;
     pub use inventory;
 }

@@ -1,15 +1,16 @@
 //! `Pool`: worker processes that run this program's tasks.
 
+use crate::code::Code;
 use crate::crew::Crew;
 use crate::error::{Error, Kind, Result};
 use crate::init;
 use crate::map::Map;
-use crate::registry::{Registry, Task};
+use crate::registry::Registry;
+use crate::task::Task;
 use manycore_engine::os::cpus;
 use manycore_engine::pool::{Function, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::any::{TypeId, type_name};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,10 +26,9 @@ const MOST: usize = 4095;
 pub struct Pool {
     engine: Arc<manycore_engine::pool::Pool>,
     crew: Crew,
-    registry: &'static Registry,
     workers: usize,
-    /// Tasks by their id, once they are placed in shared memory.
-    placed: Mutex<HashMap<u64, Arc<Function>>>,
+    /// Tasks without captures by their code, once they are placed in shared memory.
+    placed: Mutex<HashMap<Vec<u8>, Arc<Function>>>,
 }
 
 impl Pool {
@@ -57,7 +57,7 @@ impl Pool {
         };
         let engine = manycore_engine::pool::Pool::new(seats)?;
         let crew = Crew::start(Arc::clone(&engine), registry.fingerprint, workers)?;
-        Ok(Pool { engine, crew, registry, workers, placed: Mutex::default() })
+        Ok(Pool { engine, crew, workers, placed: Mutex::default() })
     }
 
     /// How many workers the pool keeps.
@@ -68,15 +68,8 @@ impl Pool {
     /// Runs `task` on every item, in the workers, and gives the results in the
     /// order of the items.
     ///
-    /// `task` is the name of a function that was given to [`crate::tasks!`]. A
-    /// closure with captures or a `fn` pointer does not compile: the address of code
-    /// means nothing in another process.
-    ///
-    /// ```compile_fail
-    /// # let pool = manycore::Pool::new().unwrap();
-    /// let factor = 3;
-    /// pool.map(move |x: u64| factor * x, [1, 2]);
-    /// ```
+    /// `task` is a function, a closure without captures, or what [`crate::closure!`]
+    /// makes of one with captures; see [`Task`]. It takes one argument.
     ///
     /// Items travel in chunks whose size follows what they turn out to cost; a
     /// chunk is about a millisecond of work, or one item.
@@ -90,39 +83,22 @@ impl Pool {
     ///   calls on this pool are not affected, and it goes on with a new worker.
     /// - [`Error::is_encoding`], [`Error::is_too_large`]: an item or a result
     ///   cannot travel.
-    /// - [`Error::is_unregistered`]: the function is missing in [`crate::tasks!`].
+    /// - [`Error::is_unregistered`]: the function cannot be found by the workers.
     /// - [`Error::is_closed`], [`Error::is_start`]: no worker is left.
-    pub fn map<A, R, F, I>(&self, task: F, items: I) -> Result<Vec<R>>
+    pub fn map<A, F, I>(&self, task: F, items: I) -> Result<Vec<F::Output>>
     where
-        A: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
-        F: Fn(A) -> R + 'static,
+        A: Serialize + 'static,
+        F: Task<(A,), Output: DeserializeOwned>,
         I: IntoIterator<Item = A>,
     {
-        const {
-            assert!(
-                size_of::<F>() == 0,
-                "Pool::map needs the name of a function given to manycore::tasks!, \
-                 not a pointer or a closure with captures"
-            );
-        }
-        drop(task);
         if !self.engine.is_ours() {
             let message = "this pool belongs to the process that this one was forked from; make one of its own";
             return Err(Error::new(Kind::Closed, message));
         }
-        let task = self.registry.by_type(TypeId::of::<F>()).ok_or_else(|| {
-            let name = type_name::<F>();
-            Error::new(
-                Kind::Unregistered,
-                format!(
-                    "`{name}` is unknown to the workers; write manycore::tasks!(...) with its name next to the function"
-                ),
-            )
-        })?;
-        let function = self.function(task)?;
+        let code = Code::of(&task)?;
+        let function = self.function(&code)?;
         let items = Vec::from_iter(items);
-        Map::new((&self.crew, &self.engine), (task.name, function), items, self.workers).run()
+        Map::new((&self.crew, &self.engine), (code.name, function), items, self.workers).run()
     }
 
     /// Ends every worker at once, also in the middle of a task. Calls that wait in other
@@ -133,13 +109,17 @@ impl Pool {
         }
     }
 
-    fn function(&self, task: &Task) -> Result<Arc<Function>> {
+    fn function(&self, code: &Code) -> Result<Arc<Function>> {
+        let message = Message::of(&code.bytes);
+        if code.has_captures {
+            return Ok(self.engine.function(message, false)?);
+        }
         let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = placed.get(&task.id) {
+        if let Some(function) = placed.get(&code.bytes) {
             return Ok(Arc::clone(function));
         }
-        let function = self.engine.function(Message::of(&task.id.to_le_bytes()), true)?;
-        placed.insert(task.id, Arc::clone(&function));
+        let function = self.engine.function(message, true)?;
+        placed.insert(code.bytes.clone(), Arc::clone(&function));
         Ok(function)
     }
 }

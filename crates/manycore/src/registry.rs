@@ -1,26 +1,21 @@
-//! The functions a pool can run, known by number: no address crosses processes.
+//! Tasks with a name: the functions marked `#[manycore::task]`, known by number.
 //!
 //! Both processes run the same program, so both have the same list; that they do
 //! is checked by its fingerprint. The caller finds a function by its type (every
-//! function has one of its own), the worker by the hash of its name and signature.
+//! function has one of its own), the other process by the hash of its name and
+//! signature. No distance travels, so functions of shared libraries are found, too.
 
-use crate::codec::{self, Reader};
+use crate::code::Call;
 use crate::error::{Error, Kind, Result};
-use crate::failure::{self, Failure, Reason};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use crate::task::Task;
+use manycore_engine::os::image::Image;
 use std::any::{TypeId, type_name};
-use std::cell::Cell;
 use std::sync::OnceLock;
 
-/// Runs a function on every value of a chunk and writes the chunk of results.
-pub type Run = fn(&[u8], &mut Vec<u8>) -> std::result::Result<(), Failure>;
-
-/// One function given to `tasks!`, as the linker collects it.
-#[derive(Debug)]
+/// One function marked `#[manycore::task]`, as the linker collects it.
 pub struct Entry {
     describe: fn() -> Description,
-    run: Run,
+    open: fn() -> Box<dyn Call>,
     place: &'static str,
 }
 
@@ -29,69 +24,48 @@ pub struct Entry {
 pub struct Description {
     kind: TypeId,
     name: &'static str,
-    argument: &'static str,
+    arguments: &'static str,
     result: &'static str,
 }
 
 inventory::collect!(Entry);
 
 impl Entry {
-    /// For the expansion of `tasks!`, which stands at `place`.
-    pub const fn new(describe: fn() -> Description, run: Run, place: &'static str) -> Entry {
-        Entry { describe, run, place }
+    /// For the expansion of the attribute, which stands at `place`.
+    pub const fn new(describe: fn() -> Description, open: fn() -> Box<dyn Call>, place: &'static str) -> Entry {
+        Entry { describe, open, place }
     }
 }
 
 /// Who `task` is.
-pub fn describe<A: 'static, R: 'static, F: Fn(A) -> R + 'static>(_: F) -> Description {
+pub fn describe<Args: 'static, F: Task<Args>>(_: F) -> Description {
     Description {
         kind: TypeId::of::<F>(),
         name: type_name::<F>(),
-        argument: type_name::<A>(),
-        result: type_name::<R>(),
+        arguments: type_name::<Args>(),
+        result: type_name::<F::Output>(),
     }
 }
 
-/// Runs `task` on the values in `input`.
-pub fn run<A, R, F>(task: F, input: &[u8], output: &mut Vec<u8>) -> std::result::Result<(), Failure>
-where
-    A: DeserializeOwned,
-    R: Serialize,
-    F: Fn(A) -> R,
-{
-    let offset = Cell::new(0);
-    let ran = failure::catch(|| {
-        let mut arguments = Reader::new(input)?;
-        codec::begin(output, arguments.count)?;
-        while offset.get() < arguments.count {
-            codec::push(output, &task(arguments.read()?))?;
-            offset.set(offset.get() + 1);
-        }
-        Ok(())
-    });
-    let offset = offset.get();
-    match ran {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::of(&error, offset)),
-        Err(message) => Err(Failure { reason: Reason::Panic, offset, message }),
-    }
+/// `task`, ready to be called.
+pub fn open<Args, F: Task<Args>>(task: F) -> Box<dyn Call> {
+    task.ready()
 }
 
 /// One function of the registry.
-#[derive(Debug)]
-pub(crate) struct Task {
+pub(crate) struct Known {
     pub(crate) id: u64,
-    pub(crate) name: &'static str,
-    pub(crate) run: Run,
+    pub(crate) open: fn() -> Box<dyn Call>,
+    name: &'static str,
     kind: TypeId,
     place: &'static str,
 }
 
-/// Every function of this program that was given to `tasks!`.
-#[derive(Debug)]
+/// Every function of this program that is marked `#[manycore::task]`.
 pub(crate) struct Registry {
     /// Sorted by id.
-    tasks: Vec<Task>,
+    known: Vec<Known>,
+    /// The same in two processes if they are the same build with the same libraries.
     pub(crate) fingerprint: u64,
 }
 
@@ -103,42 +77,41 @@ impl Registry {
     }
 
     fn build<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Registry> {
-        let mut tasks: Vec<Task> = entries.into_iter().map(Task::of).collect();
-        tasks.sort_by_key(|task| task.id);
-        // A library and its user may both register one function.
-        tasks.dedup_by(|one, other| (one.id, one.kind) == (other.id, other.kind));
-        if let Some([one, other]) = tasks.windows(2).find(|pair| pair[0].id == pair[1].id) {
+        let mut known: Vec<Known> = entries.into_iter().map(Known::of).collect();
+        known.sort_by_key(|task| task.id);
+        if let Some([one, other]) = known.windows(2).find(|pair| pair[0].id == pair[1].id) {
             return Err(Error::new(
                 Kind::Usage,
                 format!(
-                    "two tasks cannot be told apart: `{}` (tasks! at {}) and `{}` (tasks! at {}); rename one of them",
+                    "two tasks cannot be told apart: `{}` ({}) and `{}` ({}); rename one of them",
                     one.name, one.place, other.name, other.place
                 ),
             ));
         }
         let mut fingerprint = hash(FIRST, env!("CARGO_PKG_VERSION").as_bytes());
-        for task in &tasks {
+        fingerprint = hash(fingerprint, &Image::get().build().to_le_bytes());
+        for task in &known {
             fingerprint = hash(fingerprint, &task.id.to_le_bytes());
         }
-        Ok(Registry { tasks, fingerprint })
+        Ok(Registry { known, fingerprint })
     }
 
     /// The task that the type of a function stands for.
-    pub(crate) fn by_type(&self, kind: TypeId) -> Option<&Task> {
-        self.tasks.iter().find(|task| task.kind == kind)
+    pub(crate) fn by_type(&self, kind: TypeId) -> Option<&Known> {
+        self.known.iter().find(|task| task.kind == kind)
     }
 
     /// The task with this id.
-    pub(crate) fn by_id(&self, id: u64) -> Option<&Task> {
-        self.tasks.binary_search_by_key(&id, |task| task.id).ok().map(|index| &self.tasks[index])
+    pub(crate) fn by_id(&self, id: u64) -> Option<&Known> {
+        self.known.binary_search_by_key(&id, |task| task.id).ok().map(|index| &self.known[index])
     }
 }
 
-impl Task {
-    fn of(entry: &Entry) -> Task {
-        let Description { kind, name, argument, result } = (entry.describe)();
-        let id = [name, "(", argument, ") -> ", result].iter().fold(FIRST, |id, text| hash(id, text.as_bytes()));
-        Task { id, name, run: entry.run, kind, place: entry.place }
+impl Known {
+    fn of(entry: &Entry) -> Known {
+        let Description { kind, name, arguments, result } = (entry.describe)();
+        let id = [name, arguments, " -> ", result].iter().fold(FIRST, |id, text| hash(id, text.as_bytes()));
+        Known { id, name, open: entry.open, kind, place: entry.place }
     }
 }
 
@@ -153,6 +126,8 @@ fn hash(start: u64, bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::code::{self, Code};
+    use crate::codec::{self, Reader};
 
     fn double(x: u32) -> u32 {
         2 * x
@@ -162,31 +137,36 @@ mod tests {
         x / 2
     }
 
+    /// In the registry of the tests' own program.
+    #[crate::task]
+    fn add(a: i64, b: i64) -> i64 {
+        a + b
+    }
+
     macro_rules! entry {
-        ($task:path) => {
-            Entry::new(|| describe($task), |input, output| run($task, input, output), "here")
+        ($task:path, $place:literal) => {
+            Entry::new(|| describe::<(u32,), _>($task), || open::<(u32,), _>($task), $place)
         };
     }
 
     #[test]
     fn the_order_of_the_linker_does_not_matter() {
-        let one = Registry::build(&[entry!(double), entry!(halve)]).unwrap();
-        let other = Registry::build(&[entry!(halve), entry!(double), entry!(halve)]).unwrap();
+        let one = Registry::build(&[entry!(double, "a"), entry!(halve, "b")]).ok().unwrap();
+        let other = Registry::build(&[entry!(halve, "b"), entry!(double, "a")]).ok().unwrap();
         assert_eq!(one.fingerprint, other.fingerprint);
-        assert_ne!(one.fingerprint, Registry::build(&[entry!(halve)]).unwrap().fingerprint);
+        assert_ne!(one.fingerprint, Registry::build(&[entry!(halve, "b")]).ok().unwrap().fingerprint);
     }
 
     #[test]
-    fn a_function_is_found_by_type_and_by_id() {
-        let registry = Registry::build(&[entry!(double), entry!(halve)]).unwrap();
-        let task = registry.by_type(describe(halve).kind).unwrap();
-        assert!(task.name.ends_with("::halve"));
-        let mut input = Vec::new();
+    fn a_registered_function_is_found_by_type_and_by_id() {
+        let code = Code::of(&add).unwrap();
+        assert_eq!((code.bytes[0], code.bytes.len(), code.has_captures), (0, 9, false));
+        assert!(code.name.ends_with("::add"));
+        let (mut input, mut output) = (Vec::new(), Vec::new());
         codec::begin(&mut input, 1).unwrap();
-        codec::push(&mut input, &42u32).unwrap();
-        let mut output = Vec::new();
-        (registry.by_id(task.id).unwrap().run)(&input, &mut output).unwrap();
-        assert_eq!(Reader::new(&output).unwrap().read::<u32>().unwrap(), 21);
+        codec::push(&mut input, &(40i64, 2i64)).unwrap();
+        code::open(&code.bytes).unwrap().run(&input, &mut output).unwrap();
+        assert_eq!(Reader::new(&output).unwrap().read::<i64>().unwrap(), 42);
     }
 
     #[test]
@@ -196,15 +176,15 @@ mod tests {
             fn twin(x: u32) -> u32 {
                 x
             }
-            Entry::new(|| describe(twin), |input, output| run(twin, input, output), "first.rs:1")
+            entry!(twin, "first.rs:1")
         };
         let second = {
             fn twin(x: u32) -> u32 {
                 x + 1
             }
-            Entry::new(|| describe(twin), |input, output| run(twin, input, output), "second.rs:2")
+            entry!(twin, "second.rs:2")
         };
-        let error = Registry::build(&[first, second]).unwrap_err().to_string();
+        let error = Registry::build(&[first, second]).err().unwrap().to_string();
         assert!(error.contains("first.rs:1") && error.contains("second.rs:2") && error.contains("twin"), "{error}");
     }
 }

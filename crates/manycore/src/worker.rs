@@ -1,10 +1,11 @@
 //! The worker's side: reach the pool, then take a task, run it, give its outcome.
 
+use crate::code::{self, Call};
 use crate::codec;
 use crate::error::{Error, Kind, Result};
 use crate::failure::{self, Failure};
 use crate::invitation::Invitation;
-use crate::registry::{Registry, Run};
+use crate::registry::Registry;
 use manycore_engine::pool::{Message, Next, Payload, Task, Verdict, Worker};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,11 +14,11 @@ use std::io::Write;
 /// Takes the seat of `invitation` and runs tasks until the pool is closed.
 pub(crate) fn serve(invitation: &Invitation) -> ! {
     let mut worker = sit(invitation);
-    match Registry::get().and_then(|registry| invitation.check(registry.fingerprint).map(|()| registry)) {
+    match Registry::get().and_then(|registry| invitation.check(registry.fingerprint)) {
         Err(error) => refuse(&mut worker, &error),
-        Ok(registry) => {
-            failure::listen();
-            let ran = Loop { worker, registry, known: HashMap::new(), output: Vec::new() }.run();
+        Ok(()) => {
+            failure::listen(false);
+            let ran = Loop { worker, known: HashMap::new(), output: Vec::new() }.run();
             if let Err(error) = ran {
                 say(&error);
                 std::process::exit(1);
@@ -52,7 +53,7 @@ fn sit(invitation: &Invitation) -> Worker {
 fn refuse(worker: &mut Worker, error: &Error) -> ! {
     say(error);
     // The caller sees the end of this process in any case.
-    let _ = worker.fail(Message::of(error.to_string().as_bytes()));
+    let _ = worker.fail(Message::of(&error.report()));
     std::process::exit(1)
 }
 
@@ -63,9 +64,9 @@ fn say(error: &Error) {
 
 struct Loop {
     worker: Worker,
-    registry: &'static Registry,
-    /// Functions by the number the pool gave them; few, and never forgotten.
-    known: HashMap<u64, Run>,
+    /// Tasks by the number the pool gave them: those without captures for good, the
+    /// others until the pool says that their job is over.
+    known: HashMap<u64, Box<dyn Call>>,
     output: Vec<u8>,
 }
 
@@ -87,10 +88,12 @@ impl Loop {
     }
 
     fn execute(&mut self, mut task: Task) -> Result<()> {
-        let ran = match self.function(&task) {
-            Ok(run) => run(&bytes_of(&task.take_body()), &mut self.output),
+        let body = task.take_body();
+        let ran = match self.learn(&task) {
+            Ok(()) => self.known[&task.function].run(&bytes_of(&body), &mut self.output),
             Err(error) => Err(Failure::of(&error, 0)),
         };
+        drop(body);
         let failure = match ran {
             Ok(()) => match self.worker.finish(&task, Verdict::Returned, Message::of(&self.output)) {
                 Ok(()) => return Ok(()),
@@ -111,16 +114,16 @@ impl Loop {
         }
     }
 
-    fn function(&mut self, task: &Task) -> Result<Run> {
-        if let Some(run) = self.known.get(&task.function) {
-            return Ok(*run);
+    /// Makes the task's function known.
+    fn learn(&mut self, task: &Task) -> Result<()> {
+        if self.known.contains_key(&task.function) {
+            return Ok(());
         }
+        let oldest = self.worker.oldest_function();
+        self.known.retain(|number, _| number % 2 == 1 || *number >= oldest);
         let (bytes, _) = self.worker.function(task)?;
-        let known = <[u8; 8]>::try_from(bytes).ok().and_then(|id| self.registry.by_id(u64::from_le_bytes(id)));
-        let known =
-            known.ok_or_else(|| Error::new(Kind::System, "the worker does not know the task; this is a bug"))?;
-        self.known.insert(task.function, known.run);
-        Ok(known.run)
+        self.known.insert(task.function, code::open(&bytes)?);
+        Ok(())
     }
 }
 

@@ -57,8 +57,6 @@ fn start_a_program(_: ()) -> (String, bool) {
     (String::from_utf8_lossy(&listed.stdout).into_owned(), scenario("ordinary").status().unwrap().success())
 }
 
-manycore::tasks!(square, process, slow, kill_itself, exit, abort, spin, start_a_program);
-
 fn main() {
     let scenario = std::env::var("SCENARIO").unwrap_or_default();
     let is_worker = std::env::var_os("MANYCORE_WORKER").is_some();

@@ -64,8 +64,9 @@ fn run_in_process(_: ()) -> String {
     format!("{:?}", std::thread::current().name())
 }
 
-fn never_registered(x: u8) -> u8 {
-    x
+#[manycore::task]
+fn registered(x: u8) -> u8 {
+    x + 1
 }
 
 mod elsewhere {
@@ -75,12 +76,9 @@ mod elsewhere {
     }
 }
 
-manycore::tasks!(square, nothing, add, process, late_when_early, panic_on_seven, give_up, count, reverse);
-manycore::tasks!(first::<u8>, first::<String>, squares_of_squares, run_in_process, elsewhere::square);
-
 fn main() {
     manycore::init();
-    let trials: [(&str, fn()); 16] = [
+    let trials: [(&str, fn()); 17] = [
         ("map_keeps_the_order", map_keeps_the_order),
         ("results_wait_for_their_turn", results_wait_for_their_turn),
         ("nothing_to_do", nothing_to_do),
@@ -93,7 +91,8 @@ fn main() {
         ("a_panic_is_an_error", a_panic_is_an_error),
         ("the_earliest_failure_counts", the_earliest_failure_counts),
         ("a_result_may_be_an_error", a_result_may_be_an_error),
-        ("unregistered_is_an_error", unregistered_is_an_error),
+        ("closures_travel", closures_travel),
+        ("captures_travel", captures_travel),
         ("two_pools", two_pools),
         ("threads_share_a_pool", threads_share_a_pool),
         ("a_pool_inside_a_task", a_pool_inside_a_task),
@@ -193,10 +192,22 @@ fn a_result_may_be_an_error() {
     assert_eq!(results, [Ok(1), Err("two is too many".to_owned()), Ok(3)]);
 }
 
-fn unregistered_is_an_error() {
-    let error = pool().map(never_registered, [1]).unwrap_err();
-    assert!(error.is_unregistered(), "{error}");
-    assert!(error.to_string().contains("never_registered") && error.to_string().contains("tasks!"), "{error}");
+fn closures_travel() {
+    let pool = pool();
+    assert_eq!(pool.map(|x: u64| x * x, 0..4).unwrap(), [0, 1, 4, 9]);
+    assert_eq!(pool.map(|x: u64| x + 1, 0..4).unwrap(), [1, 2, 3, 4]);
+    assert_eq!(pool.map(registered, [1]).unwrap(), [2]);
+    assert_eq!(pool.map(first::<char>, [vec!['x']]).unwrap(), [Some('x')]);
+}
+
+fn captures_travel() {
+    let pool = pool();
+    // More jobs than the worker keeps functions of.
+    for factor in 0..50u64 {
+        let words = vec!["a".to_owned(); factor as usize];
+        let task = manycore::closure!(move(factor, words) |x: u64| -> u64 { factor * x + words.len() as u64 });
+        assert_eq!(pool.map(task, 0..3).unwrap(), [factor, 2 * factor, 3 * factor]);
+    }
 }
 
 fn two_pools() {

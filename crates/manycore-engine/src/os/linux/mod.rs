@@ -1,6 +1,7 @@
 //! Linux 5.4 or later: memfd, futex, pidfd, epoll, eventfd, pipe.
 
 pub mod cpus;
+pub mod image;
 pub mod inherit;
 pub mod lifeline;
 pub mod memory;
