@@ -20,10 +20,12 @@ pub fn full_fence() {
 }
 
 #[cfg(not(loom))]
-pub use crate::os::park::{futex_wait, futex_wake};
+pub use crate::os::park::{futex_wait, futex_wait_half, futex_wake, futex_wake_half};
+#[cfg(not(loom))]
+pub use names::{forks, is_gone, own_name};
 
 #[cfg(loom)]
-pub use model::{futex_wait, futex_wake};
+pub use model::{die, futex_wait, futex_wait_half, futex_wake, futex_wake_half, is_gone, own_name};
 
 /// A plain value in shared memory whose owner is named by a state word.
 ///
@@ -69,14 +71,94 @@ pub fn spin() {
     loom::thread::yield_now();
 }
 
+#[cfg(not(loom))]
+mod names {
+    //! What this process knows of names: its own, and who was alive just now.
+
+    use super::{AtomicU64, Ordering};
+    use crate::os::name;
+    use std::sync::Once;
+    use std::time::Instant;
+
+    /// 0 until somebody asks, and again in a forked child.
+    static OWN: AtomicU64 = AtomicU64::new(0);
+    static FORKS: AtomicU64 = AtomicU64::new(0);
+
+    /// Who was found alive last, and when, in nanoseconds since the first look.
+    static ALIVE: AtomicU64 = AtomicU64::new(0);
+    static SEEN: AtomicU64 = AtomicU64::new(0);
+
+    /// For how long, in nanoseconds, a process that was found alive is not looked at
+    /// again: a look costs 10 to 20 microseconds, and some callers ask in a loop.
+    const FRESH: u64 = 20_000_000;
+
+    /// The name of this process; no other has it, before or after. Bit 0 is never set.
+    pub fn own_name() -> u64 {
+        match OWN.load(Ordering::Relaxed) {
+            0 => learn(),
+            name => name,
+        }
+    }
+
+    #[cold]
+    fn learn() -> u64 {
+        watch_forks();
+        let name = name::read_own();
+        OWN.store(name, Ordering::Relaxed);
+        name
+    }
+
+    fn watch_forks() {
+        static WATCHED: Once = Once::new();
+        extern "C" fn before() {
+            FORKS.fetch_add(1, Ordering::Relaxed);
+        }
+        extern "C" fn in_child() {
+            OWN.store(0, Ordering::Relaxed);
+        }
+        WATCHED.call_once(|| name::at_fork(before, in_child));
+    }
+
+    /// How often this process has forked since this was first asked for.
+    pub fn forks() -> u64 {
+        watch_forks();
+        FORKS.load(Ordering::Relaxed)
+    }
+
+    /// Whether the process called `name` has ended; a word that is nobody's name
+    /// counts as gone. The answer "no" may be 20 milliseconds old.
+    pub fn is_gone(name: u64) -> bool {
+        let own = own_name();
+        if name == own {
+            return false;
+        }
+        static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let now = FIRST.get_or_init(Instant::now).elapsed().as_nanos() as u64 + FRESH;
+        // Two threads may mix their notes; then a look comes one time too late.
+        if ALIVE.load(Ordering::Relaxed) == name && now.wrapping_sub(SEEN.load(Ordering::Relaxed)) < FRESH {
+            return false;
+        }
+        let gone = name::is_gone(name, own);
+        if !gone {
+            SEEN.store(now, Ordering::Relaxed);
+            ALIVE.store(name, Ordering::Relaxed);
+        }
+        gone
+    }
+}
+
 #[cfg(loom)]
 mod model {
     //! The futex as loom sees it: compare and sleep are one step under a lock,
     //! and a wake of one wakes one, the first who slept on that word.
+    //!
+    //! A model knows no time, so a sleep with a limit ends by a wake alone, and a lost
+    //! one is a deadlock. After a death time passes: such sleeps end, then and later.
 
-    use super::{AtomicU32, Ordering};
-    use crate::error::Result;
+    use super::{AtomicU32, AtomicU64, Ordering};
+    use crate::error::{Error, Kind, Result};
     use loom::sync::{Condvar, Mutex};
+    use std::cell::Cell;
     use std::collections::VecDeque;
     use std::time::Duration;
 
@@ -84,37 +166,92 @@ mod model {
         static ref SLEEPERS: (Mutex<Sleepers>, Condvar) = (Mutex::new(Sleepers::default()), Condvar::new());
     }
 
+    loom::thread_local! {
+        static NAME: Cell<u64> = Cell::new(0);
+    }
+
     #[derive(Default)]
     struct Sleepers {
         next: usize,
-        /// The word's address and the sleeper's number.
-        asleep: VecDeque<(usize, usize)>,
+        /// The word's address, the sleeper's number, whether its sleep has a limit.
+        asleep: VecDeque<(usize, usize, bool)>,
+        named: u64,
+        dead: Vec<u64>,
     }
 
-    /// Sleeps while `word` holds `expected`; a model knows no time.
-    pub fn futex_wait(word: &AtomicU32, expected: u32, _timeout: Option<Duration>) -> Result<()> {
+    /// Sleeps while `word` holds `expected`.
+    pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Result<()> {
+        sleep(std::ptr::from_ref(word).addr(), timeout.is_some(), || word.load(Ordering::Relaxed) == expected)
+    }
+
+    /// Sleeps while the lower half of `word` is that of `expected`.
+    pub fn futex_wait_half(word: &AtomicU64, expected: u64, timeout: Option<Duration>) -> Result<()> {
+        let same = || word.load(Ordering::Relaxed) as u32 == expected as u32;
+        sleep(std::ptr::from_ref(word).addr(), timeout.is_some(), same)
+    }
+
+    fn sleep(address: usize, limited: bool, same: impl FnOnce() -> bool) -> Result<()> {
         let mut sleepers = SLEEPERS.0.lock().unwrap();
-        if word.load(Ordering::Relaxed) != expected {
+        if !same() {
             return Ok(());
         }
         let mine = sleepers.next;
         sleepers.next += 1;
-        sleepers.asleep.push_back((std::ptr::from_ref(word).addr(), mine));
-        while sleepers.asleep.iter().any(|(_, number)| *number == mine) {
+        sleepers.asleep.push_back((address, mine, limited));
+        loop {
+            if limited && !sleepers.dead.is_empty() {
+                sleepers.asleep.retain(|(_, number, _)| *number != mine);
+                return Err(Error::new(Kind::Timeout, "time has passed"));
+            }
             sleepers = SLEEPERS.1.wait(sleepers).unwrap();
+            if sleepers.asleep.iter().all(|(_, number, _)| *number != mine) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Wakes at most `count` of those who sleep on `word`.
     pub fn futex_wake(word: &AtomicU32, count: u32) {
+        wake(std::ptr::from_ref(word).addr(), count);
+    }
+
+    /// Wakes at most `count` of those who sleep on the lower half of `word`.
+    pub fn futex_wake_half(word: &AtomicU64, count: u32) {
+        wake(std::ptr::from_ref(word).addr(), count);
+    }
+
+    fn wake(address: usize, count: u32) {
         let mut sleepers = SLEEPERS.0.lock().unwrap();
-        let (address, mut left) = (std::ptr::from_ref(word).addr(), count);
-        sleepers.asleep.retain(|(at, _)| {
+        let mut left = count;
+        sleepers.asleep.retain(|(at, _, _)| {
             let wake = *at == address && left > 0;
             left -= u32::from(wake);
             !wake
         });
+        SLEEPERS.1.notify_all();
+    }
+
+    /// The name of this thread, which plays a process.
+    pub fn own_name() -> u64 {
+        NAME.with(|name| {
+            if name.get() == 0 {
+                let mut sleepers = SLEEPERS.0.lock().unwrap();
+                sleepers.named += 1;
+                name.set(sleepers.named << 1);
+            }
+            name.get()
+        })
+    }
+
+    /// Whether the thread called `name` has died.
+    pub fn is_gone(name: u64) -> bool {
+        SLEEPERS.0.lock().unwrap().dead.contains(&name)
+    }
+
+    /// This thread plays a process that is killed here; it may do nothing any more.
+    pub fn die() {
+        let name = own_name();
+        SLEEPERS.0.lock().unwrap().dead.push(name);
         SLEEPERS.1.notify_all();
     }
 }

@@ -11,7 +11,9 @@ use manycore_engine::pool::{
 use manycore_engine::process::{Bell, Child, Event, Supervisor};
 use manycore_engine::shm::arena::{Allocator, BlockRef, Part};
 use manycore_engine::shm::doorbell::Doorbell;
+use manycore_engine::shm::mutex::{Mutex, Taken};
 use manycore_engine::shm::queue::Queue;
+use manycore_engine::shm::slots::{Slot, Slots, SlotsId};
 use manycore_engine::shm::state::State;
 use manycore_engine::shm::task::{Entry, Slip};
 
@@ -57,6 +59,8 @@ fn what_threads_may_share() {
     send_sync::<(Error, Kind, Exit, Event, Room, Verdict, Woken, BlockRef, Slip)>();
     // Shared words.
     send_sync::<(State, Doorbell, Allocator, Part<'static>)>();
+    // Locks, and where they stand.
+    send_sync::<(Mutex, Taken, Slot<Mutex>, Slots, SlotsId)>();
 }
 
 // Cells whose holder a state word names: only a region shares them.

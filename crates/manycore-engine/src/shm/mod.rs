@@ -11,8 +11,12 @@ pub mod doorbell;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod message;
+pub mod mutex;
+pub mod patience;
 pub mod queue;
 #[cfg(not(loom))]
 pub mod region;
+#[cfg(not(loom))]
+pub mod slots;
 pub mod state;
 pub mod task;

@@ -201,6 +201,21 @@ impl Bell {
     }
 }
 
+/// A number that one at a time may change.
+#[derive(Default)]
+pub struct Till(Guarded<u64>);
+
+impl Till {
+    /// Adds one; the new number. Only with the lock that protects it.
+    pub fn add(&self) -> u64 {
+        // SAFETY: the caller has the lock; loom tells if two ever do.
+        self.0.with_mut(|value| unsafe {
+            *value += 1;
+            *value
+        })
+    }
+}
+
 /// One part of the arena, and a cell for each block's bytes.
 pub struct Blocks {
     words: PartWords,

@@ -5,6 +5,7 @@ pub mod image;
 pub mod inherit;
 pub mod lifeline;
 pub mod memory;
+pub mod name;
 #[cfg(not(loom))]
 pub mod park;
 pub mod spawn;
