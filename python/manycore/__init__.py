@@ -68,6 +68,19 @@ set_forkserver_preload = _default.set_forkserver_preload
 set_start_method = _default.set_start_method
 usable_cpu_count = _default.usable_cpu_count
 
+
+def install() -> None:
+    """Make `import multiprocessing` mean manycore, in this process and in every one that is started from here.
+
+    All of it: submodules too, whatever the start method, and interpreters that `subprocess` starts, by way of the
+    environment variable PYTHONPATH. Call it before anything imports `multiprocessing`: a module that has done so keeps
+    what it has, and a RuntimeWarning names it. A second call does nothing.
+    """
+    from . import _alias
+
+    _alias.install()
+
+
 # The standard package's levels: programs write multiprocessing.SUBDEBUG.
 SUBDEBUG = 5
 SUBWARNING = 25

@@ -15,7 +15,7 @@ from . import util
 def enter_child(package: str = "multiprocessing") -> None:
     """Do in a new child what `package` does in its own: forget the parent's business, arrange for its own end."""
     theirs = sys.modules.get(f"{package}.util")
-    if theirs is None:
+    if theirs is None or theirs is util:
         return
     sys.modules[f"{package}.process"]._children = set()  # type: ignore[attr-defined]
     theirs._finalizer_registry.clear()

@@ -105,6 +105,9 @@ def get_preparation_data(name: str) -> dict[str, Any]:
     if util is not None and util._logger is not None:
         data["log_to_stderr"] = util._log_to_stderr
         data["log_level"] = util._logger.getEffectiveLevel()
+    alias = sys.modules.get(f"{__package__}._alias")
+    if alias is not None and alias.installed:
+        data["alias"] = True
     data.update(_main_module_data())
     return data
 
@@ -168,6 +171,10 @@ def _main(data_fd: int) -> int:
 
 def prepare(data: dict[str, Any]) -> None:
     """Take on what the parent is: names, paths, directory, log, main module. What `data` does not mention stays."""
+    if data.get("alias"):
+        from . import _alias
+
+        _alias.install()
     current = process.current_process()
     if "name" in data:
         current.name = data["name"]

@@ -1,0 +1,5 @@
+"""`python -m manycore program.py`: run a program whose `import multiprocessing` means manycore."""
+
+from ._program import main
+
+main()
