@@ -2,15 +2,18 @@
 # everything else goes into .venv and target/.
 
 PYTHON ?= python3
-# Passed to the benchmarks, the demo and pytest.
+# Passed to the benchmarks, the demo, pytest and CPython's test-suite.
 BENCH ?=
 DEMO ?=
 PYTEST ?=
+CONFORMANCE ?=
+# The interpreters of `make conformance-all`. Each gets an environment of its own, .venv-python3.X.
+PYTHONS ?= python3.11 python3.12 python3.13
 # The models that run under loom, and how far it looks. Three preemptions find nearly everything; more takes hours.
 LOOM_TARGETS ?= --test 'loom_*'
 LOOM_MAX_PREEMPTIONS ?= 3
 
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 RUST_CRATES := -p manycore-engine -p manycore -p manycore-macros
 NEXTEST := $(shell cargo nextest --version 2>/dev/null)
@@ -25,13 +28,16 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml \
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help develop demo bench test lint lint-rust lint-python test-rust test-loom test-python clean
+.PHONY: help develop demo bench test lint lint-rust lint-python test-rust test-loom test-python conformance \
+	conformance-all clean
 
 help:
 	@echo "make develop   build manycore into .venv (quick when nothing changed)"
 	@echo "make demo      run the tutorial; a table of every method's time        DEMO='--rounds 3'"
 	@echo "make test      every check: lint, Rust tests, loom models, Python tests PYTEST='-k pool -x'"
 	@echo "make lint      formatting, clippy, rustdoc, ruff, pyright, stubtest"
+	@echo "make conformance      CPython's own tests against manycore             CONFORMANCE='--start-method fork TestWait'"
+	@echo "make conformance-all  the same on every interpreter                   PYTHONS='python3.12 python3.13'"
 	@echo "make bench     manycore and its peers, every workload                   BENCH='--quick'"
 	@echo "make clean     remove what was built"
 
@@ -113,5 +119,14 @@ test-python: develop
 	@echo "== Python tests"
 	$(BIN)/python -m pytest tests $(PYTEST)
 
+conformance: develop
+	@echo "== CPython's own tests"
+	$(BIN)/python tests/conformance/run.py $(CONFORMANCE)
+
+conformance-all:
+	@for python in $(PYTHONS); do \
+		$(MAKE) --no-print-directory VENV=.venv-$${python##*/} PYTHON=$$python conformance || exit 1; \
+	done
+
 clean:
-	rm -rf target $(VENV) benchmarks/results python/manycore/*.so
+	rm -rf target $(VENV) .venv-* benchmarks/results python/manycore/*.so

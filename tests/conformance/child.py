@@ -1,0 +1,143 @@
+"""Runs one class of CPython's tests, in this process; started by run.py.
+
+    python -m manycore tests/conformance/child.py METHOD FD Class.test [Class.test ...]
+    python -m manycore tests/conformance/child.py METHOD FD                             (lists what there is)
+
+One line of JSON a test on the descriptor FD, when it starts and when it ends, so that a hang shows what hung. Children over
+spawn import this file as their main module: nothing happens then.
+"""
+
+import faulthandler
+import importlib
+import io
+import json
+import os
+import pkgutil
+import signal
+import sys
+import time
+import unittest
+
+if sys.modules.get("multiprocessing") is sys.modules.get("manycore", False):
+    import lend
+
+    lend.install()
+
+#: Which start method a class of test_concurrent_futures belongs to; the others have nothing to do with processes.
+EXECUTORS = {"fork": "ProcessPoolFork", "forkserver": "ProcessPoolForkserver", "spawn": "ProcessPoolSpawn"}
+
+
+def keep_environment_in_scripts():
+    """script_helper starts its interpreters isolated, where nothing could make `multiprocessing` mean manycore."""
+    from test.support import script_helper
+
+    original = script_helper.run_python_until_end
+
+    def run_python_until_end(*args, **variables):
+        variables.pop("__isolated", None)
+        return original(*args, __isolated=False, PYTHONPATH=os.environ.get("PYTHONPATH", ""), **variables)
+
+    script_helper.run_python_until_end = run_python_until_end
+
+
+def all_tests(method):
+    """Every test of the start method, in the order of the files."""
+    loader = unittest.defaultTestLoader
+    # The classes are made in a module that children can import by name, because the tests are pickled by it.
+    for suite in loader.loadTestsFromModule(importlib.import_module(f"cpython_{method}")):
+        yield from suite
+    for module in executor_modules():
+        for suite in loader.loadTestsFromModule(module):
+            for test in suite:
+                group = type(test).__name__
+                if group.startswith(EXECUTORS[method]) and (method != "fork" or "Forkserver" not in group):
+                    yield test
+
+
+def executor_modules():
+    try:
+        package = importlib.import_module("test.test_concurrent_futures")
+    except ModuleNotFoundError:  # some distributions leave it out
+        return
+    if not hasattr(package, "__path__"):
+        yield package
+        return
+    for entry in pkgutil.iter_modules(package.__path__):
+        if entry.name.startswith("test_"):
+            yield importlib.import_module(f"{package.__name__}.{entry.name}")
+
+
+def short(test):
+    return ".".join(test.id().split(".")[-2:])
+
+
+class Result(unittest.TestResult):
+    """Writes what happens, test by test."""
+
+    def __init__(self, report):
+        super().__init__(io.StringIO())
+        self.report = report
+        self.outcome = None
+
+    def note(self, name, outcome, detail=""):
+        line = json.dumps({"test": name, "outcome": outcome, "detail": detail, "time": time.monotonic()})
+        os.write(self.report, line.encode() + b"\n")
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.outcome = ("passed", "")
+        self.note(short(test), "started")
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        self.note(short(test), *self.outcome)
+
+    def ended(self, test, outcome, detail):
+        self.outcome = (outcome, detail)
+        if not hasattr(test, "_testMethodName"):  # a class or module that cannot be set up
+            self.note("*", outcome, detail)
+
+    def addError(self, test, error):
+        super().addError(test, error)
+        self.ended(test, "failed", self._exc_info_to_string(error, test))
+
+    addFailure = addError  # noqa: N815
+
+    def addUnexpectedSuccess(self, test):
+        super().addUnexpectedSuccess(test)
+        self.ended(test, "failed", "passed, though it is marked as an expected failure")
+
+    def addSubTest(self, test, subtest, error):
+        super().addSubTest(test, subtest, error)
+        if error is not None:
+            self.ended(test, "failed", self._exc_info_to_string(error, test))
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self.ended(test, "skipped", reason)
+
+
+def main():
+    method, report, names = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    os.set_inheritable(report, False)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    from test import support
+
+    support.verbose = False
+    ours = "manycore" in sys.modules
+    if ours:
+        keep_environment_in_scripts()
+    tests = list(all_tests(method))
+    if not names:
+        lines = [short(test) for test in tests]
+        record = {"tests": lines, "lent": lend.lent() if ours else []}
+        with open(report, "w") as file:
+            json.dump(record, file)
+        return
+    wanted = set(names)
+    result = Result(report)
+    unittest.TestSuite(test for test in tests if short(test) in wanted).run(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Runs CPython's own tests of `multiprocessing`, and those of the executors on it, against manycore.
+
+    python tests/conformance/run.py                                   everything, in every start method
+    python tests/conformance/run.py --start-method spawn WithProcessesTestLock
+    python tests/conformance/run.py TestWait.test_wait_timeout        classes and tests by name
+    python tests/conformance/run.py --package multiprocessing         the standard package, for comparison
+    python tests/conformance/run.py --python .venv-3.12/bin/python    another interpreter, with manycore in it
+
+The tests are those of the interpreter's own `test` package. Every class runs in a process of its own. What manycore does
+not pass is asked of the standard package, too: a test that fails on this machine with both says nothing about manycore.
+Exit code 0 when every test that the standard package passes passes here, but for those in known_differences.toml.
+"""
+
+import argparse
+import collections
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import classrun
+
+METHODS = ("fork", "spawn", "forkserver")
+#: More would mean that this is another package, not the same one.
+MOST_DIFFERENCES = 8
+DIFFERENCES = os.path.join(classrun.HERE, "known_differences.toml")
+#: They take longest, so they start first.
+LONG = ("Pool", "Shutdown", "Deadlock", "Manager", "Condition", "Barrier", "Queue", "TestWait", "TestProcess")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--package", default="manycore", choices=["manycore", "multiprocessing"])
+    parser.add_argument("--start-method", action="append", choices=METHODS, help="may be repeated; default: all")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter to test with")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many classes run at a time")
+    parser.add_argument("--timeout", type=float, default=90.0, help="a test that takes longer hangs")
+    parser.add_argument("--both", action="store_true", help="run all tests on the standard package, too")
+    parser.add_argument("--list", action="store_true", help="print the names of the tests")
+    parser.add_argument("--slowest", type=int, default=0, metavar="N", help="print the N slowest classes")
+    parser.add_argument("names", nargs="*", help="Class, or Class.test")
+    return parser.parse_args()
+
+
+def differences(method):
+    """The tests that are known to differ in a start method, with their reasons."""
+    with open(DIFFERENCES, "rb") as file:
+        tables = tomllib.load(file)
+    return {**tables.get("all", {}), **tables.get(method, {})}
+
+
+def run_classes(options, package, wanted):
+    """Run `wanted`, a list of (method, test), class by class, some at a time. Returns (method, test) to outcome."""
+    groups = collections.defaultdict(list)
+    for method, name in wanted:
+        groups[method, name.partition(".")[0]].append(name)
+    waiting = sorted(groups, key=lambda key: any(word in key[1] for word in LONG))
+    running, outcomes, times = [], {}, []
+    try:
+        run_some(options, package, groups, waiting, running, outcomes, times)
+    finally:
+        for one in running:
+            one.end()
+    for seconds, name in sorted(times, reverse=True)[: options.slowest]:
+        print(f"{seconds:7.1f} s  {package} {name}")
+    return outcomes
+
+
+def run_some(options, package, groups, waiting, running, outcomes, times):
+    while waiting or running:
+        while waiting and len(running) < options.jobs:
+            key = waiting.pop()
+            running.append(classrun.ClassRun(options.python, package, key[0], groups[key], options.timeout))
+        select.select([fd for one in running for fd in one.fds()], [], [], 1.0)
+        for one in running[:]:
+            if not one.step():
+                running.remove(one)
+                times.append((time.monotonic() - one.began, f"{one.method}.{one.group}"))
+                outcomes.update(((one.method, name), outcome) for name, outcome in one.outcomes.items())
+
+
+def select_tests(options):
+    """The (method, test) that were asked for, and what was lent."""
+    wanted, lent = [], []
+    for method in options.start_method or METHODS:
+        tests, lent = classrun.list_tests(options.python, options.package, method)
+        for name in tests:
+            if not options.names or name in options.names or name.partition(".")[0] in options.names:
+                wanted.append((method, name))
+    return wanted, lent
+
+
+def judge(method, name, outcome, standard, lent):
+    """What an outcome counts as, and whether that is wrong."""
+    known = name in differences(method)
+    if outcome == "passed":
+        return ("passed, though listed", True) if known else ("passed", False)
+    if standard == outcome:
+        return (f"{outcome} in both", False)
+    if known:
+        return ("listed", False)
+    if outcome == "skipped" and standard != "passed":
+        return ("skipped in both", False)
+    return ("lent", False) if lent else (f"{outcome}", True)
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    began = time.monotonic()
+    wanted, lent = select_tests(options)
+    if options.list:
+        print(*(f"{method}.{name}" for method, name in wanted), sep="\n")
+        return 0
+    if not wanted:
+        sys.exit("no test has such a name; --list prints those there are")
+    ours = run_classes(options, options.package, wanted)
+    standard = {}
+    if options.package == "manycore":
+        asked = [key for key, outcome in ours.items() if options.both or outcome[0] != "passed"]
+        standard = run_classes(options, "multiprocessing", [key for key in asked if key in set(wanted)])
+    counts, wrong = collections.defaultdict(collections.Counter), 0
+    for (method, name), (outcome, detail) in sorted(ours.items()):
+        if options.package == "manycore":
+            verdict, bad = judge(method, name, outcome, standard.get((method, name), ("passed",))[0], lent)
+        else:
+            verdict, bad = outcome, outcome == "failed"
+        counts[method][verdict] += 1
+        wrong += bad
+        if options.names or bad or verdict == "lent":
+            print(f"{verdict.upper()}  {method}.{name}")
+            if outcome != "passed" and (bad or options.names):
+                print(indented(detail))
+    print(table(options, counts, standard, time.monotonic() - began))
+    if lent:
+        print("lent by the standard package, so failures do not count:", *lent)
+    for method, verdicts in counts.items():
+        if verdicts["listed"] > MOST_DIFFERENCES:
+            print(f"{method}: {verdicts['listed']} listed differences, at most {MOST_DIFFERENCES} are allowed")
+            wrong += 1
+    return 1 if wrong else 0
+
+
+def indented(text):
+    return "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def table(options, counts, standard, seconds):
+    version = subprocess.run(
+        [options.python, "-c", "import platform; print(platform.python_version())"], capture_output=True, text=True
+    ).stdout.strip()
+    columns = ["passed", "failed", "listed", "skipped in both", "failed in both"]
+    columns += sorted({verdict for verdicts in counts.values() for verdict in verdicts} - set(columns))
+    rows = [[f"{options.package}, CPython {version}", *columns]]
+    rows += [[method, *(str(verdicts[column]) for column in columns)] for method, verdicts in counts.items()]
+    if standard:
+        rows.append(
+            ["of these, by the standard package" if options.both else "what did not pass, by the standard package"]
+        )
+        asked = collections.Counter((method, outcome[0]) for (method, _), outcome in standard.items())
+        for method in counts:
+            shown = [asked[method, "passed"], asked[method, "failed"], "", asked[method, "skipped"]]
+            rows.append([method, *map(str, shown)])
+    widths = [max(len(row[i]) for row in rows if i < len(row) and len(row) > 1) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    ]
+    return "\n".join([*lines, f"in {seconds:.0f} s"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
