@@ -24,7 +24,7 @@ fn main() {
 mod tests {
     use super::face::{Face, Mode, judge, launch_caller};
     use super::harness::Test;
-    use manycore_engine::pool::{Exit, Loss};
+    use manycore_engine::pool::{Exit, Job, Loss, Message, Pool, Sightings, Worker};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::io::Errno;
     use rustix::pipe::{PipeFlags, pipe_with};
@@ -53,6 +53,12 @@ mod tests {
         ("a_full_table_takes_no_more_and_loses_nothing", full_table),
         ("a_killed_caller_takes_its_workers_along", killed_caller),
         ("termination_answers_everything", termination_answers_everything),
+        ("cancelled_in_the_queue", cancelled_in_the_queue),
+        ("cancelled_behind_a_dead_claimer", cancelled_behind_a_dead_claimer),
+        ("cancelled_while_it_runs", cancelled_while_it_runs),
+        ("cancelled_and_finished_at_once", cancelled_and_finished_at_once),
+        ("expired", expired),
+        ("welcomed", welcomed),
     ];
 
     fn descriptors() -> usize {
@@ -304,6 +310,155 @@ mod tests {
         assert_eq!(poll(&mut ends, Some(&limit)).unwrap(), 1, "workers outlive their caller");
         assert_eq!(rustix::io::read(&reading, &mut byte).unwrap(), 0);
         assert!(before.elapsed().as_secs() < 1, "a second is the contract");
+    }
+
+    /// What a job was answered: how many tasks returned, and how each other one was lost.
+    fn answers(face: &mut Face, job: &Job) -> (usize, Vec<Loss>) {
+        let (mut returned, mut losses) = (0, Vec::new());
+        face.drain(job, |_, outcome| match judge(outcome) {
+            None => returned += 1,
+            Some(loss) => losses.push(loss),
+        });
+        (returned, losses)
+    }
+
+    /// Tasks of two jobs, one by one in turn, of which one job is cancelled before any
+    /// worker is there; several times round the table.
+    fn cancelled_in_the_queue() {
+        on_a_pool(1, |mut face| {
+            let (kept, cancelled) = (face.pool.open_job(false), face.pool.open_job(false));
+            let mut number = 0;
+            while face.try_submit(&cancelled, number, Mode::Large) && face.try_submit(&kept, number, Mode::Small) {
+                number += 1;
+            }
+            let queued = (kept.owed(), cancelled.owed());
+            assert_eq!(face.pool.cancel(cancelled.key()), []);
+            assert_eq!((kept.owed(), cancelled.owed()), (queued.0, 0));
+            assert_eq!(face.pool.in_flight() as u64, kept.owed());
+            face.launch(None);
+            let (returned, losses) = answers(&mut face, &cancelled);
+            assert_eq!((returned, losses.len() as u64), (0, queued.1));
+            assert!(losses.iter().all(|loss| matches!(loss, Loss::Cancelled)));
+            assert_eq!(answers(&mut face, &kept).0 as u64, queued.0);
+            // With a worker at work: what is cancelled is a matter of luck.
+            for _ in 0..20 {
+                let job = face.pool.open_job(false);
+                (0..300).for_each(|number| face.submit(&job, number, Mode::Small));
+                let seats = face.pool.cancel(job.key());
+                seats.iter().for_each(|seat| face.children[seat].kill().unwrap());
+                let (returned, losses) = answers(&mut face, &job);
+                assert_eq!(returned + losses.len(), 300);
+                assert!(losses.iter().all(|loss| matches!(loss, Loss::Cancelled)));
+            }
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    /// The head of the queue stands still where a worker died; what is behind it is withdrawn.
+    fn cancelled_behind_a_dead_claimer() {
+        on_a_pool(2, |mut face| {
+            let job = face.pool.open_job(false);
+            (0..40).for_each(|number| face.submit(&job, number, Mode::Small));
+            face.refill = false;
+            face.launch(Some("after-claim"));
+            face.wait_for_deaths(1);
+            assert_eq!(face.pool.cancel(job.key()), []);
+            let (returned, losses) = answers(&mut face, &job);
+            assert_eq!((returned, losses.len()), (0, 40));
+            assert_eq!(losses.iter().filter(|loss| matches!(loss, Loss::Worker { .. })).count(), 1);
+            face.refill = true;
+            face.launch(None);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn cancelled_while_it_runs() {
+        on_a_pool(2, |mut face| {
+            let seat = face.launch(None);
+            let other = face.pool.open_job(false);
+            let job = face.pool.open_job(false);
+            face.submit(&job, 0, Mode::Stuck);
+            while face.pool.has_waiting() {
+                std::thread::yield_now();
+            }
+            face.submit(&other, 1, Mode::Large);
+            assert_eq!(face.pool.cancel(job.key()), [seat]);
+            assert_eq!(face.pool.cancel(job.key()), [], "revoked twice");
+            assert_eq!(job.owed(), 1, "answered before the worker is buried");
+            face.children[&seat].kill().unwrap();
+            let (returned, losses) = answers(&mut face, &job);
+            assert!(returned == 0 && matches!(losses[..], [Loss::Cancelled]), "{losses:?}");
+            assert!(matches!(answers(&mut face, &other), (1, losses) if losses.is_empty()));
+            assert_eq!(face.pool.statistics().cancelled, 1);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    /// Cancels tasks that are about to finish: each is answered once, whichever was first, and no
+    /// worker is ended for another task than the one it was revoked with.
+    fn cancelled_and_finished_at_once() {
+        on_a_pool(2, |mut face| {
+            face.launch(None);
+            face.launch(None);
+            goes_on(&mut face);
+            let (mut returned, mut cancelled) = (0, 0);
+            for round in 0..200u32 {
+                let (job, bystander) = (face.pool.open_job(false), face.pool.open_job(false));
+                face.submit(&job, 0, Mode::Large);
+                face.submit(&bystander, 1, Mode::Small);
+                (0..round * 20).for_each(|_| std::hint::spin_loop());
+                for seat in face.pool.cancel(job.key()) {
+                    face.children[&seat].kill().unwrap();
+                }
+                let (ran, losses) = answers(&mut face, &job);
+                assert_eq!(ran + losses.len(), 1);
+                assert!(losses.iter().all(|loss| matches!(loss, Loss::Cancelled)), "{losses:?}");
+                (returned, cancelled) = (returned + ran, cancelled + losses.len());
+                let bystanders = answers(&mut face, &bystander);
+                assert!(bystanders.0 == 1, "a bystander was hit: {:?}", bystanders.1);
+            }
+            println!("{returned} finished first, {cancelled} were cancelled");
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn expired() {
+        on_a_pool(2, |mut face| {
+            face.launch(None);
+            let job = face.pool.open_job(false);
+            face.submit(&job, 0, Mode::Stuck);
+            (1..50).for_each(|number| face.submit(&job, number, Mode::Slow));
+            let (mut sightings, limit) = (Sightings::default(), std::time::Duration::from_millis(50));
+            let started = Instant::now();
+            let mut seats = Vec::new();
+            while seats.is_empty() {
+                seats = face.pool.expire(&mut sightings, limit);
+                face.pool.look_for_exits().unwrap();
+            }
+            assert!(started.elapsed() >= limit);
+            assert_eq!(face.pool.expire(&mut sightings, limit), [], "revoked twice");
+            seats.iter().for_each(|seat| face.children[seat].kill().unwrap());
+            let (returned, losses) = answers(&mut face, &job);
+            let pid = face.dead[0].0;
+            assert!(returned == 49 && matches!(losses[..], [Loss::Expired { pid: lost }] if lost == pid), "{losses:?}");
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    fn welcomed() {
+        let pool = Pool::new(1).unwrap();
+        pool.set_welcome(Message::of(b"hello")).unwrap();
+        assert!(pool.set_welcome(Message::of(b"again")).is_err());
+        let bell = pool.bell().try_clone_to_owned().unwrap();
+        let worker = Worker::sit(pool.region().clone(), pool.take_seat().unwrap(), bell).unwrap();
+        assert_eq!(worker.welcome().unwrap().as_deref(), Some(&b"hello"[..]));
+        worker.reach(7);
+        assert_eq!(pool.region().reached(0), 7);
     }
 
     fn termination_answers_everything() {

@@ -159,3 +159,89 @@ fn a_task_is_withdrawn_or_run_never_both() {
         thread::yield_now();
     });
 }
+
+/// The caller takes back a certain task while a worker claims: never both, and the
+/// other one runs; the entry is used again once the head is past it, and that task runs once.
+#[test]
+fn a_withdrawn_task_never_runs_and_its_neighbours_do() {
+    model(3, || {
+        let table = Table::new(2);
+        table.publish(0, 10);
+        table.publish(1, 11);
+        let worker = process(&table, |table| [table.claim(1), table.claim(1)]);
+        let withdrawn = table.queue().withdraw(1, 1);
+        let reused = withdrawn && table.queue().pass(1);
+        if reused {
+            table.queue().entry(1).unwrap().state.free();
+            table.publish(1, 12);
+        }
+        let mut tasks: Vec<u64> = worker.join().unwrap().into_iter().flatten().map(|(_, task)| task).collect();
+        while let Some((_, task)) = table.claim(CALLER) {
+            tasks.push(task);
+        }
+        tasks.sort();
+        let wanted: &[u64] = match (withdrawn, reused) {
+            (false, _) => &[10, 11],
+            (true, false) => &[10],
+            (true, true) => &[10, 12],
+        };
+        assert_eq!(tasks, wanted);
+        assert!(table.queue().pass(1), "the head is stuck");
+    });
+}
+
+/// A full ring with a withdrawn task in it, whose entry is not used before the head is
+/// past it: making room steps over nobody's task.
+#[test]
+fn room_is_not_made_over_a_task_that_waits() {
+    model(3, || {
+        let table = Table::new(3);
+        table.publish(0, 10);
+        table.publish(1, 11);
+        table.publish(2, 12);
+        assert!(table.queue().withdraw(1, 1));
+        let worker = process(&table, |table| table.claim(1));
+        if table.queue().pass(1) {
+            table.queue().entry(1).unwrap().state.free();
+            table.publish(1, 13);
+        }
+        let mut tasks: Vec<u64> = worker.join().unwrap().into_iter().map(|(_, task)| task).collect();
+        let mut reused = table.queue().entry(1).unwrap().state.phase() == Phase::Queued;
+        while let Some((_, task)) = table.claim(CALLER) {
+            tasks.push(task);
+        }
+        reused |= tasks.contains(&13);
+        tasks.sort();
+        assert_eq!(tasks, if reused { vec![10, 12, 13] } else { vec![10, 12] });
+    });
+}
+
+/// The caller revokes a task while its worker finishes it: one of them gets its way,
+/// and a worker that does not takes nothing else.
+#[test]
+fn a_task_is_finished_or_revoked_never_both() {
+    model(3, || {
+        let table = Table::new(2);
+        table.publish(0, 10);
+        table.publish(1, 11);
+        let worker = process(&table, |table| {
+            let (index, task) = table.claim(1).unwrap();
+            table.entry(index).fill(|slip| slip.elapsed = task + 100);
+            if !table.entry(index).state.finish(1) {
+                return None;
+            }
+            table.push(index);
+            table.claim(1)
+        });
+        let revoked = table.entry(0).state.revoke(1, 0);
+        let next = worker.join().unwrap();
+        let finished = table.take();
+        assert_eq!(finished, if revoked { vec![] } else { vec![(0, 110)] });
+        assert_eq!(next, if revoked { None } else { Some((1, 11)) });
+        if revoked {
+            assert_eq!(table.entry(0).state.phase(), Phase::Revoked(1));
+        }
+        // Too late for the next one under the old position.
+        assert!(!table.entry(0).state.revoke(1, 0) && !table.entry(1).state.revoke(1, 0));
+    });
+}

@@ -71,7 +71,10 @@ pub(crate) fn lost(py: Python<'_>, loss: &Loss, task: impl FnOnce() -> String) -
         Loss::Start { pid, exit, report: None } => {
             remote(py).and_then(|remote| remote.getattr("start_lost")?.call1((*pid, exit_code(*exit))))
         }
-        Loss::Terminated => remote(py).and_then(|remote| remote.getattr("terminated")?.call1((task(),))),
+        // This face takes no task back by itself: one that was, was so with the pool.
+        Loss::Terminated | Loss::Cancelled | Loss::Expired { .. } => {
+            remote(py).and_then(|remote| remote.getattr("terminated")?.call1((task(),)))
+        }
     };
     match made {
         Ok(value) => error(value),

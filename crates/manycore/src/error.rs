@@ -38,6 +38,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub(crate) enum Kind {
     Panic,
     WorkerLost,
+    Expired,
+    Cancelled,
     Start,
     DifferentBuild,
     Closed,
@@ -81,6 +83,17 @@ impl Error {
     /// `std::process::exit`. A pool goes on with another one.
     pub fn is_worker_lost(&self) -> bool {
         self.kind == Kind::WorkerLost
+    }
+
+    /// The task ran longer than the pool's tasks may, so its worker was killed. The pool
+    /// goes on with another one.
+    pub fn is_expired(&self) -> bool {
+        self.kind == Kind::Expired
+    }
+
+    /// The call was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind == Kind::Cancelled
     }
 
     /// Worker processes do not start, or do not reach [`crate::init`].
@@ -142,6 +155,13 @@ impl Error {
                 );
                 Error::new(Kind::WorkerLost, message).at(first)
             }
+            Loss::Expired { pid } => {
+                let message = format!(
+                    "`{task}` on item {first} ran longer than the pool's tasks may, so worker process {pid} was killed; \
+                     the pool goes on with another worker. Give the task more time, or less to do"
+                );
+                Error::new(Kind::Expired, message).at(first)
+            }
             other => Error::ended(other),
         }
     }
@@ -158,6 +178,9 @@ impl Error {
                     ended(*exit)
                 ),
             ),
+            Loss::Cancelled => Error::new(Kind::Cancelled, "the call was cancelled"),
+            // Told of a task only, which names it.
+            Loss::Expired { .. } => Error::new(Kind::Expired, "a task ran longer than the pool's tasks may"),
             Loss::Terminated => Error::new(Kind::Closed, "the pool was terminated; make a new one to go on"),
         }
     }

@@ -1,6 +1,6 @@
 //! The caller's half of a pool: submit, collect, bury.
 
-use super::job::{Job, Loss, Outcome};
+use super::job::{Job, Loss, Outcome, Statistics};
 use super::ledger::Ledger;
 use super::wait::{Helm, Waiters};
 use crate::error::{Error, Kind, Result};
@@ -11,7 +11,7 @@ use crate::shm::region::{Lease, Region};
 use crate::shm::task::Place;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Tasks in flight at most: enough that workers do not run dry while the caller
 /// wakes up (1024 of half a microsecond are 250 µs for two workers), few enough
@@ -37,6 +37,8 @@ pub struct Pool {
     ledger: Mutex<Ledger>,
     pub(super) waiters: Waiters,
     functions: Mutex<Functions>,
+    /// Keeps the block of the welcome.
+    welcome: OnceLock<Lease>,
     /// The process that made the pool. One forked from it inherits the value and
     /// must not touch the account, whose lock may have been held at the fork.
     process: u32,
@@ -99,6 +101,7 @@ impl Pool {
             supervisor: Supervisor::new()?,
             waiters: Waiters::default(),
             functions: Mutex::default(),
+            welcome: OnceLock::new(),
             process: std::process::id(),
             region,
         }))
@@ -122,6 +125,18 @@ impl Pool {
     /// The bell; a worker needs it.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.supervisor.bell()
+    }
+
+    /// What every worker is told when it sits down ([`Worker::welcome`](super::Worker::welcome)).
+    /// To be called once, before the first worker is started.
+    pub fn set_welcome(&self, message: Message<'_>) -> Result<()> {
+        let lease = self.stage(message)?;
+        let place = Place { block: lease.block(), len: lease.len() as u64, head: lease.head() as u64 };
+        let fresh = self.welcome.set(lease).is_ok();
+        if fresh {
+            self.region.set_welcome(place);
+        }
+        fresh.then_some(()).ok_or_else(|| Error::new(Kind::Closed, "the pool's welcome is already written"))
     }
 
     /// Takes an empty seat for a worker that is about to start.
@@ -365,10 +380,30 @@ impl Pool {
             }
         });
         crate::fault::point("before-publish");
-        queue.publish(index);
+        let position = queue.publish(index);
+        ledger.published(index, position);
         drop(ledger);
         self.region.doorbell().published(&queue, false);
         Ok(Room::Yes)
+    }
+
+    /// Fails every task of `job` with [`Loss::Cancelled`]: those in the queue at once, and
+    /// they never run; those that run as soon as their worker is buried. Gives the
+    /// seats of those workers: they answer nothing any more, and the caller ends them.
+    pub fn cancel(&self, job: u64) -> Vec<u16> {
+        let seats = self.ledger().cancel(&self.region, job, &Loss::Cancelled);
+        self.nudge();
+        seats
+    }
+
+    /// Whether the keeper is woken for outcomes of `job` from now on.
+    pub fn keep(&self, job: u64, kept: bool) {
+        self.ledger().keep(job, kept);
+    }
+
+    /// What was done so far.
+    pub fn statistics(&self) -> Statistics {
+        self.ledger().statistics
     }
 
     /// No task will be submitted any more: workers end when the queue is empty.

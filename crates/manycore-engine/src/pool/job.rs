@@ -13,6 +13,9 @@ pub struct Outcome {
     pub index: u64,
     /// Nanoseconds the task ran in its worker; 0 for a lost one.
     pub elapsed: u64,
+    /// Of a task lost with its worker: what the worker last said with
+    /// [`Worker::reach`](super::Worker::reach). Not checked: it may say anything.
+    pub reached: u64,
     /// The result, the exception, or how the task was lost.
     pub answer: Answer,
 }
@@ -49,6 +52,34 @@ pub enum Loss {
     },
     /// The pool was terminated first.
     Terminated,
+    /// The job was [cancelled](Pool::cancel): the task never ran, or its worker was ended.
+    Cancelled,
+    /// The task ran longer than it may, so its worker was [ended](Pool::expire).
+    Expired {
+        /// The worker's process number.
+        pid: u32,
+    },
+}
+
+/// What a pool has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Tasks submitted.
+    pub submitted: u64,
+    /// Tasks that returned.
+    pub returned: u64,
+    /// Tasks that raised.
+    pub raised: u64,
+    /// Tasks lost with their worker, with the pool's termination, or for want of workers.
+    pub lost: u64,
+    /// Tasks cancelled.
+    pub cancelled: u64,
+    /// Tasks that ran longer than they may.
+    pub expired: u64,
+    /// Nanoseconds that tasks which returned or raised ran in their workers.
+    pub running: u64,
+    /// Workers that have ended.
+    pub ended: u64,
 }
 
 /// One map or apply: the caller's half of any number of tasks.

@@ -4,7 +4,7 @@
 //! never while a thread waits for anything else.
 
 use super::caller::Function;
-use super::job::{Answer, Loss, Outcome};
+use super::job::{Answer, Loss, Outcome, Statistics};
 use crate::error::Result;
 use crate::process::Exit;
 use crate::shm::arena::{Allocator, BlockRef, HELD_BY_CALLER};
@@ -22,6 +22,8 @@ pub(super) struct Ledger {
     free: Vec<u32>,
     /// What is owed for each entry in use.
     owed: Vec<Option<Owed>>,
+    /// Entries whose task was withdrawn, with its position: free once the head is past it.
+    withdrawn: Vec<(u32, u64)>,
     jobs: Vec<Slot>,
     free_jobs: Vec<u32>,
     /// The caller's part of the arena.
@@ -39,6 +41,7 @@ pub(super) struct Ledger {
     news: Vec<u64>,
     /// Counts what may let somebody go on: outcomes, deaths, nudges.
     pub(super) events: u64,
+    pub(super) statistics: Statistics,
     taken: Vec<usize>,
 }
 
@@ -49,6 +52,10 @@ struct Owed {
     /// The arguments' block, to give back when its worker died.
     block: BlockRef,
     bytes: u64,
+    /// Under which it was published.
+    position: u64,
+    /// Why the task was revoked, if it was.
+    revoked: Option<Loss>,
     /// Keeps the function's block until no task needs it.
     _function: Arc<Function>,
 }
@@ -76,6 +83,7 @@ impl Ledger {
         Ok(Ledger {
             free: (0..shape.entries).rev().collect(),
             owed: (0..shape.entries).map(|_| None).collect(),
+            withdrawn: Vec::new(),
             jobs: Vec::new(),
             free_jobs: Vec::new(),
             allocator: Allocator::take_over(region.part(0)?)?,
@@ -86,6 +94,7 @@ impl Ledger {
             broken: None,
             news: Vec::new(),
             events: 0,
+            statistics: Statistics::default(),
             taken: Vec::new(),
         })
     }
@@ -97,7 +106,7 @@ impl Ledger {
 
     /// Tasks in flight.
     pub(super) fn in_flight(&self) -> usize {
-        self.owed.len() - self.free.len()
+        self.owed.len() - self.free.len() - self.withdrawn.len()
     }
 
     pub(super) fn open_job(&mut self, kept: bool) -> u64 {
@@ -121,6 +130,15 @@ impl Ledger {
 
     fn slot(&mut self, key: u64) -> Option<&mut Slot> {
         self.jobs.get_mut(key as u32 as usize).filter(|slot| slot.live && u64::from(slot.generation) == key >> 32)
+    }
+
+    /// Whether the keeper serves job `key`; if it does now, what has arrived is news.
+    pub(super) fn keep(&mut self, key: u64, kept: bool) {
+        let Some(slot) = self.slot(key) else { return };
+        slot.kept = kept;
+        if kept && !slot.arrived.is_empty() {
+            self.news.push(key);
+        }
     }
 
     pub(super) fn any_news(&self) -> bool {
@@ -166,24 +184,70 @@ impl Ledger {
         function: &Arc<Function>,
     ) -> Option<usize> {
         let entry = self.free.pop()? as usize;
-        self.owed[entry] = Some(Owed { job: key, index, block, bytes, _function: Arc::clone(function) });
+        let function = Arc::clone(function);
+        self.owed[entry] =
+            Some(Owed { job: key, index, block, bytes, position: 0, revoked: None, _function: function });
         self.bytes += bytes;
+        self.statistics.submitted += 1;
         if let Some(slot) = self.slot(key) {
             slot.owed += 1;
         }
         Some(entry)
     }
 
-    /// Settles entry `entry`: it is free again, and `answer` goes to its job.
-    fn settle(&mut self, region: &Region, entry: usize, elapsed: u64, answer: impl FnOnce(&Owed) -> Answer) {
-        let Some(owed) = self.owed.get_mut(entry).and_then(Option::take) else { return };
-        self.events += 1;
+    /// The task in entry `entry` was published under `position`.
+    pub(super) fn published(&mut self, entry: usize, position: u64) {
+        if let Some(Some(owed)) = self.owed.get_mut(entry) {
+            owed.position = position;
+        }
+    }
+
+    fn free(&mut self, region: &Region, entry: usize) {
         if let Some(entry) = region.queue().entry(entry) {
             entry.state.free();
         }
         self.free.push(entry as u32);
+    }
+
+    /// Frees the entries of withdrawn tasks that no worker can come across any more.
+    /// Says how many.
+    fn sweep(&mut self, region: &Region) -> usize {
+        let (queue, before) = (region.queue(), self.withdrawn.len());
+        let mut withdrawn = std::mem::take(&mut self.withdrawn);
+        // In the order of positions, so that the head is helped over a row of them.
+        withdrawn.retain(|(entry, position)| {
+            let passed = queue.pass(*position);
+            if passed {
+                self.free(region, *entry as usize);
+            }
+            !passed
+        });
+        self.withdrawn = withdrawn;
+        before - self.withdrawn.len()
+    }
+
+    /// Settles entry `entry`: it is free again, and `answer` goes to its job.
+    fn settle(&mut self, region: &Region, entry: usize, elapsed: u64, answer: impl FnOnce(&Owed) -> Answer) {
+        let Some(owed) = self.owed.get_mut(entry).and_then(Option::take) else { return };
+        self.free(region, entry);
+        let answer = answer(&owed);
+        self.deliver(&owed, Outcome { index: owed.index, elapsed, reached: 0, answer });
+    }
+
+    /// Gives the outcome of a task that is owed no longer to its job.
+    fn deliver(&mut self, owed: &Owed, outcome: Outcome) {
+        self.events += 1;
         self.bytes -= owed.bytes;
-        let outcome = Outcome { index: owed.index, elapsed, answer: answer(&owed) };
+        let statistics = &mut self.statistics;
+        // A number of another process: it may be any.
+        statistics.running = statistics.running.wrapping_add(outcome.elapsed);
+        *match &outcome.answer {
+            Answer::Returned(_) => &mut statistics.returned,
+            Answer::Raised(_) => &mut statistics.raised,
+            Answer::Lost(Loss::Cancelled) => &mut statistics.cancelled,
+            Answer::Lost(Loss::Expired { .. }) => &mut statistics.expired,
+            Answer::Lost(_) => &mut statistics.lost,
+        } += 1;
         let Some(slot) = self.slot(owed.job) else { return };
         slot.owed -= 1;
         slot.arrived.push_back(outcome);
@@ -192,11 +256,12 @@ impl Ledger {
         }
     }
 
-    /// Collects what workers have finished. Says how many tasks that were.
+    /// Collects what workers have finished. Says how many entries became free.
     pub(super) fn collect(&mut self, region: &Arc<Region>) -> Result<usize> {
         let queue = region.queue();
+        let swept = if self.withdrawn.is_empty() { 0 } else { self.sweep(region) };
         if !queue.any_done() {
-            return Ok(0);
+            return Ok(swept);
         }
         let mut taken = std::mem::take(&mut self.taken);
         let outcome = queue.take_done(&mut taken);
@@ -204,7 +269,7 @@ impl Ledger {
             self.collect_one(region, *entry);
         }
         self.taken = taken;
-        outcome.map(|()| self.taken.len())
+        outcome.map(|()| self.taken.len() + swept)
     }
 
     fn collect_one(&mut self, region: &Arc<Region>, index: usize) {
@@ -233,6 +298,8 @@ impl Ledger {
         // its own that is still in use is one it did not live to push.
         let collected = self.collect(region).map(drop);
         let queue = region.queue();
+        let reached = region.reached(seat);
+        self.statistics.ended += 1;
         for index in 0..self.owed.len() {
             if self.owed[index].is_none() {
                 continue;
@@ -240,7 +307,11 @@ impl Ledger {
             let Some(entry) = queue.entry(index) else { continue };
             match entry.state.phase() {
                 Phase::Done(holder) if holder == seat => self.collect_one(region, index),
-                Phase::Running(holder) if holder == seat => self.lose(region, index, loss),
+                Phase::Running(holder) if holder == seat => self.lose(region, index, reached, loss),
+                Phase::Revoked(holder) if holder == seat => {
+                    let revoked = self.owed[index].as_ref().and_then(|owed| owed.revoked.clone());
+                    self.lose(region, index, reached, &revoked.unwrap_or_else(|| loss.clone()));
+                }
                 _ => {}
             }
         }
@@ -252,20 +323,79 @@ impl Ledger {
         collected
     }
 
-    fn lose(&mut self, region: &Arc<Region>, index: usize, loss: &Loss) {
-        self.settle(region, index, 0, |owed| {
-            if !owed.block.is_null() {
-                // The worker may have given it back already; then this does nothing.
-                let _ = region.give_back(owed.block);
+    fn lose(&mut self, region: &Arc<Region>, index: usize, reached: u64, loss: &Loss) {
+        let Some(owed) = self.owed.get_mut(index).and_then(Option::take) else { return };
+        self.free(region, index);
+        self.fail(region, &owed, reached, loss);
+    }
+
+    /// Answers a task that is owed no longer with `loss`, and takes its arguments' block back.
+    fn fail(&mut self, region: &Region, owed: &Owed, reached: u64, loss: &Loss) {
+        if !owed.block.is_null() {
+            // The worker may have given it back already; then this does nothing.
+            let _ = region.give_back(owed.block);
+        }
+        self.deliver(owed, Outcome { index: owed.index, elapsed: 0, reached, answer: Answer::Lost(loss.clone()) });
+    }
+
+    /// Fails every task of job `key` with `loss`: at once where no worker has claimed
+    /// it; otherwise it is revoked, and fails when its worker is buried. Gives the seats
+    /// of those workers, who must be ended now.
+    pub(super) fn cancel(&mut self, region: &Arc<Region>, key: u64, loss: &Loss) -> Vec<u16> {
+        let queue = region.queue();
+        let mut seats = Vec::new();
+        for index in 0..self.owed.len() {
+            let Some(owed) = self.owed[index].as_ref().filter(|owed| owed.job == key) else { continue };
+            let position = owed.position;
+            if queue.withdraw(index, position) {
+                let Some(owed) = self.owed[index].take() else { continue };
+                self.withdrawn.push((index as u32, position));
+                self.fail(region, &owed, 0, loss);
+            } else {
+                seats.extend(self.revoke(region, index, |_| true, loss));
             }
-            Answer::Lost(loss.clone())
-        });
+        }
+        self.withdrawn.sort_unstable_by_key(|(_, position)| *position);
+        self.sweep(region);
+        seats
+    }
+
+    /// Revokes the task in entry `index` where it runs in a seat that is `meant`. Gives the seat.
+    fn revoke(&mut self, region: &Region, index: usize, meant: impl FnOnce(u16) -> bool, loss: &Loss) -> Option<u16> {
+        let owed = self.owed.get_mut(index)?.as_mut()?;
+        let state = &region.queue().entry(index)?.state;
+        let Phase::Running(seat) = state.phase() else { return None };
+        // A seat that is not there is damage; the burial of the true holder answers the task.
+        let there = usize::from(seat) < self.seats.len();
+        let revoked = there && meant(seat) && state.revoke(seat, owed.position);
+        revoked.then(|| {
+            owed.revoked = Some(loss.clone());
+            seat
+        })
+    }
+
+    /// What each worker runs: seat, and the position of its task.
+    pub(super) fn running(&self, region: &Region) -> Vec<(u16, u64)> {
+        let queue = region.queue();
+        let runs = |(index, owed): (usize, &Option<Owed>)| match queue.entry(index)?.state.phase() {
+            Phase::Running(seat) => Some((seat, owed.as_ref()?.position)),
+            _ => None,
+        };
+        self.owed.iter().enumerate().filter(|(_, owed)| owed.is_some()).filter_map(runs).collect()
+    }
+
+    /// Revokes the task that was published under `position`, if `seat` runs it still.
+    pub(super) fn expire(&mut self, region: &Region, seat: u16, position: u64) -> bool {
+        let is_it = |owed: &Option<Owed>| owed.as_ref().is_some_and(|owed| owed.position == position);
+        let Some(index) = self.owed.iter().position(is_it) else { return false };
+        let pid = self.seats.get(usize::from(seat)).map_or(0, |account| account.pid);
+        self.revoke(region, index, |holder| holder == seat, &Loss::Expired { pid }).is_some()
     }
 
     /// Fails every task that no worker has claimed yet.
     pub(super) fn withdraw(&mut self, region: &Arc<Region>, loss: &Loss) -> Result<()> {
         while let Some(index) = region.queue().claim(crate::shm::state::CALLER)? {
-            self.lose(region, index, loss);
+            self.lose(region, index, 0, loss);
         }
         Ok(())
     }
@@ -277,7 +407,7 @@ impl Ledger {
         let withdrawn = self.withdraw(region, loss);
         for index in 0..self.owed.len() {
             if self.owed[index].is_some() {
-                self.lose(region, index, loss);
+                self.lose(region, index, 0, loss);
             }
         }
         collected.and(withdrawn)

@@ -9,12 +9,14 @@ mod caller;
 mod chunks;
 mod job;
 mod ledger;
+mod limit;
 mod wait;
 mod worker;
 
 pub use caller::{Function, Pool, Room, Work};
 pub use chunks::Chunks;
-pub use job::{Answer, Job, Loss, Outcome};
+pub use job::{Answer, Job, Loss, Outcome, Statistics};
+pub use limit::Sightings;
 pub use wait::Woken;
 pub use worker::{ForkGuard, Next, Task, Worker};
 

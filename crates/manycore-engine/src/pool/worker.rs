@@ -102,11 +102,26 @@ impl Worker {
         self.region.seat_failed(self.seat, place.block, place.len, place.head)
     }
 
+    /// What the caller tells every worker, if it does: a private copy.
+    pub fn welcome(&self) -> Result<Option<Vec<u8>>> {
+        let place = self.region.welcome();
+        let is_there = !place.block.is_null();
+        is_there.then(|| Payload::copy_of(&self.region, place).map(|(bytes, _)| bytes)).transpose()
+    }
+
+    /// Notes how far the task in hand has come, in units of the face's own, for the
+    /// day this worker dies ([`Outcome::reached`](super::Outcome::reached)); a new task starts with 0.
+    /// Also tells whoever watches the time a task takes that a new stretch begins.
+    pub fn reach(&self, reached: u64) {
+        self.region.set_reached(self.seat, reached);
+    }
+
     /// Claims a task, if one waits.
     pub fn try_next(&mut self) -> Result<Option<Task>> {
         let queue = self.region.queue();
         let Some(index) = queue.claim(self.seat)? else { return Ok(None) };
         fault::point("after-claim");
+        self.reach(0);
         let entry = queue.entry(index).ok_or_else(|| Error::corrupt("a claimed entry is gone"))?;
         entry.read_claimed(|slip| {
             Ok(Some(Task {
@@ -193,6 +208,9 @@ impl Worker {
     /// Gives the outcome of a claimed task.
     ///
     /// # Errors
+    /// [`crate::Kind::Closed`] when the caller has revoked the task: this worker is about
+    /// to be ended, and must not go on.
+    ///
     /// [`crate::Kind::TooLarge`] when the message does not fit; the task is then
     /// still this worker's, and must be finished with a smaller message.
     pub fn finish(&mut self, task: &Task, verdict: Verdict, message: Message<'_>) -> Result<()> {
@@ -209,7 +227,9 @@ impl Worker {
             }
         });
         fault::point("before-finish");
-        entry.state.finish(self.seat);
+        if !entry.state.finish(self.seat) {
+            return Err(Error::new(crate::Kind::Closed, "the task was taken back while it ran"));
+        }
         fault::point("before-push");
         queue.push_done(task.entry);
         if self.region.doorbell().finished() {

@@ -4,7 +4,7 @@
 use super::arena::{Label, MAX_BLOCKS, MAX_PARTS, PartWords};
 use super::doorbell::Doorbell;
 use super::queue::{Line, Words};
-use super::task::Entry;
+use super::task::{Entry, Place};
 use crate::error::{Error, Result};
 use crate::shm::arena::BlockRef;
 use crate::sync::{AtomicU32, AtomicU64, Guarded};
@@ -37,6 +37,8 @@ pub struct Header {
     pub(super) warm: Line<AtomicU64>,
     /// Workers forget functions below this number.
     pub(super) oldest_function: Line<AtomicU64>,
+    /// What every worker is told; a block of the caller's, or none.
+    pub(super) welcome: Line<Guarded<Place>>,
     pub(super) doorbell: Doorbell,
     pub(super) queue: Words,
 }
@@ -49,6 +51,8 @@ pub struct Seat {
     pub(super) phase: AtomicU32,
     /// What the worker says about its failed start.
     pub(super) report: Guarded<Report>,
+    /// How far the worker's task has come, in a unit of the face's.
+    pub(super) reached: AtomicU64,
 }
 
 /// The message of a worker that could not start: one held block.

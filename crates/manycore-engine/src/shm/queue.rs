@@ -84,14 +84,35 @@ impl<'a> Queue<'a> {
         Err(Error::corrupt("the queue is longer than its ring"))
     }
 
-    /// Publishes the filled, free entry `index`. Only the caller, under its own
-    /// lock, publishes, and after [`Queue::make_room`].
-    pub fn publish(&self, index: usize) {
+    /// Publishes the filled, free entry `index` and gives its position. Only the
+    /// caller, under its own lock, publishes, and after [`Queue::make_room`].
+    pub fn publish(&self, index: usize) -> u64 {
         let tail = self.words.tail.0.load(Ordering::Relaxed);
         self.ring[tail as usize % self.ring.len()].store(index as u32, Ordering::Relaxed);
         self.entries[index].state.publish(tail);
         // Release: whoever sees the new tail sees the ring slot and the entry.
         self.words.tail.0.store(tail.wrapping_add(1), Ordering::Release);
+        tail
+    }
+
+    /// Takes back the task published under `position` in entry `index`. Says whether:
+    /// not so, if somebody has claimed it. Only the caller, under its own lock.
+    ///
+    /// The entry must not be used again before its position was [passed](Queue::pass),
+    /// or the head would be stepped over a task that waits (see `make_room`).
+    #[must_use]
+    pub fn withdraw(&self, index: usize, position: u64) -> bool {
+        self.entry(index).is_some_and(|entry| entry.state.claim(super::state::CALLER, position) == Claim::Taken)
+    }
+
+    /// Whether the head is past `position`, which was claimed or withdrawn; helps it
+    /// over it where it stands there.
+    pub fn pass(&self, position: u64) -> bool {
+        let head = self.words.head.0.load(Ordering::Acquire);
+        if head == position {
+            self.step_head(head);
+        }
+        head >= position
     }
 
     /// Claims the oldest unclaimed task for the worker in `seat`.

@@ -13,7 +13,7 @@ use super::arena::{Allocator, BlockRef, Label, Part, PartWords};
 use super::doorbell::Doorbell;
 use super::layout::{Header, Layout, MAGIC, Report, Seat, Shape};
 use super::queue::Queue;
-use super::task::Entry;
+use super::task::{Entry, Place};
 use crate::error::{Error, Kind, Result};
 use crate::os::memory::{Mapping, total_memory};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -304,6 +304,32 @@ impl Region {
         // SAFETY: the worker wrote the report before phase 3 and is dead now.
         let report = seat.report.with(|report| unsafe { report.read() });
         Some((report.block, report.len, report.head))
+    }
+
+    /// How far the task of the worker in `seat` has come; any number, if it is damaged.
+    pub fn reached(&self, seat: u16) -> u64 {
+        self.seat(seat).map_or(0, |seat| seat.reached.load(Ordering::Relaxed))
+    }
+
+    /// The worker in `seat` says how far its task has come.
+    pub fn set_reached(&self, seat: u16, reached: u64) {
+        if let Ok(seat) = self.seat(seat) {
+            seat.reached.store(reached, Ordering::Relaxed);
+        }
+    }
+
+    /// What every worker is told; written once, before the first worker is started.
+    pub fn set_welcome(&self, place: Place) {
+        // SAFETY: no other process has the region yet, and `Pool::set_welcome`, the only
+        // caller, comes here once.
+        self.header().welcome.0.with_mut(|welcome| unsafe { welcome.write(place) });
+    }
+
+    /// Where the block is that every worker is told to read; null if there is none.
+    pub fn welcome(&self) -> Place {
+        // SAFETY: written before this process had the region and never again; plain
+        // numbers, of which every pattern is a value and which are checked when used.
+        self.header().welcome.0.with(|welcome| unsafe { welcome.read() })
     }
 
     /// Functions below the given number are needed no more.

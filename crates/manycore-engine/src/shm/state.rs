@@ -8,6 +8,7 @@ const FREE: u64 = 0;
 const QUEUED: u64 = 1;
 const RUNNING: u64 = 2;
 const DONE: u64 = 3;
+const REVOKED: u64 = 4;
 
 /// The seat number that stands for the caller itself when it withdraws a task.
 pub const CALLER: u16 = u16::MAX;
@@ -32,6 +33,8 @@ pub enum Phase {
     Running(u16),
     /// The worker in this seat has written the outcome; the caller may take it.
     Done(u16),
+    /// The caller wants no outcome any more from the worker in this seat, which is about to be ended.
+    Revoked(u16),
 }
 
 /// What became of an attempt to claim a task.
@@ -72,10 +75,24 @@ impl State {
     }
 
     /// RUNNING → DONE, by the worker that runs it, who has written the outcome before.
-    pub fn finish(&self, seat: u16) {
+    /// False when the caller has revoked the task: the outcome counts for nothing, and
+    /// the worker takes no further task.
+    #[must_use]
+    pub fn finish(&self, seat: u16) -> bool {
         let position = self.0.load(Ordering::Relaxed) >> (PHASE_BITS + SEAT_BITS);
+        let (running, done) = (word(RUNNING, seat, position), word(DONE, seat, position));
         // Release: pairs with the Acquire of `phase`; the caller sees the whole outcome.
-        self.0.store(word(DONE, seat, position), Ordering::Release);
+        self.0.compare_exchange(running, done, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// RUNNING → REVOKED, by the caller, of the task published under `position`, if
+    /// the worker in `seat` still runs it. Says whether. From then on that worker gets no
+    /// task: it can only be ended, and its end hits this task and no other.
+    #[must_use]
+    pub fn revoke(&self, seat: u16, position: u64) -> bool {
+        let (running, revoked) = (word(RUNNING, seat, position), word(REVOKED, seat, position));
+        // Relaxed: nothing is handed over. The slip stays the worker's until its end.
+        self.0.compare_exchange(running, revoked, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// → FREE, by the caller, who has taken the outcome or buried the worker.
@@ -91,6 +108,7 @@ impl State {
             QUEUED => Phase::Queued,
             RUNNING => Phase::Running(seat),
             DONE => Phase::Done(seat),
+            REVOKED => Phase::Revoked(seat),
             _ => Phase::Free,
         }
     }

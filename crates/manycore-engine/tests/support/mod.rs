@@ -109,6 +109,10 @@ impl Table {
         Queue::new(&self.words, &self.entries, &self.ring)
     }
 
+    pub fn entry(&self, index: usize) -> &Entry {
+        &self.entries[index]
+    }
+
     /// The caller fills entry `index` with task `task` and publishes it.
     pub fn publish(&self, index: usize, task: u64) {
         let queue = self.queue();
@@ -126,7 +130,7 @@ impl Table {
     /// The worker in `seat` writes the outcome of entry `index` and marks it done.
     pub fn finish(&self, seat: u16, index: usize, outcome: u64) {
         self.entries[index].fill(|slip| slip.elapsed = outcome);
-        self.entries[index].state.finish(seat);
+        assert!(self.entries[index].state.finish(seat));
     }
 
     /// The worker puts a finished entry on the stack and rings if it must.
