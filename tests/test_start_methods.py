@@ -495,6 +495,10 @@ def test_the_system_cannot_fork(mp, monkeypatch):
 def test_an_executable_that_is_not_there(script, method):
     program = script(f"""
         def main():
+            first = mp.get_context("fork").Process(target=int)
+            first.start()
+            first.join()
+            first.close()  # what is left is kept for the life of the program
             mp.set_executable("/no/such/python")
             before = sorted(os.listdir("/proc/self/fd"))
             process = mp.get_context({method!r}).Process(target=int, daemon=True)

@@ -139,3 +139,49 @@ def spawnv_passfds(path: bytes | str, args: Sequence[str], passfds: Iterable[int
         return os.posix_spawn(path, list(args), os.environ, file_actions=actions, setsigmask=mask)
     except OSError as error:
         raise OSError(error.errno, f"cannot start a Python process: {error.strerror}", os.fsdecode(path)) from None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The family: the processes of one program
+
+# A file in memory that all of them hold open, with a shared lock on it. The lock belongs to the open file, so it is
+# given back when the last of them ends, however it ends; whoever waits for an exclusive lock waits for just that.
+_family: int | None = None
+_family_inode: int | None = None
+
+
+def family() -> int:
+    """Return the descriptor that all processes of this program have in common; the first that asks makes it.
+
+    It is not private: forked children keep it. Those started otherwise get it with their start, see `join_family`.
+    """
+    global _family, _family_inode
+    with fd_lock:
+        # A program that closes whatever is open, as daemons do, closes this one, and reuses its number.
+        if _family is None or not _is_inode(_family, _family_inode):
+            _family = locked_memory_file("manycore-family")
+            _family_inode = os.fstat(_family).st_ino
+        return _family
+
+
+def join_family(fd: int) -> None:
+    """Say which descriptor is the family's, in a process that did not inherit it by fork."""
+    global _family, _family_inode
+    os.set_inheritable(fd, False)
+    _family, _family_inode = fd, os.fstat(fd).st_ino
+
+
+def locked_memory_file(name: str) -> int:
+    """Return a new file in memory on which this process, and what it forks, holds a shared lock while it is open."""
+    import fcntl
+
+    fd = os.memfd_create(name)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
+
+
+def _is_inode(fd: int, inode: int | None) -> bool:
+    try:
+        return os.fstat(fd).st_ino == inode
+    except OSError:
+        return False

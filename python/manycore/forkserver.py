@@ -196,7 +196,7 @@ class ForkServer:
             settings = (prepared, self._preload_modules, self._preload_on_error, blocked)
             settings_fd = util.memory_file(reduction.pickle.dumps(settings))
             held.append(settings_fd)
-            passed = (held[1], settings_fd, lifeline)
+            passed = (held[1], settings_fd, lifeline, util.family())
             program = f"{spawn.import_statement('forkserver')}; m.main{passed}"
             executable = spawn.get_executable()
             command = [
@@ -263,7 +263,7 @@ def _kill(pidfd: int) -> None:
 # The zygote
 
 
-def main(sock_fd: int, settings_fd: int, lifeline: int) -> None:
+def main(sock_fd: int, settings_fd: int, lifeline: int, family: int) -> None:
     """Be the zygote, until the parent ends. Does not return."""
     # Collections would touch every object and so unshare the memory that children are to share.
     import gc
@@ -275,6 +275,7 @@ def main(sock_fd: int, settings_fd: int, lifeline: int) -> None:
     for fd in (sock_fd, settings_fd, lifeline):
         os.set_inheritable(fd, False)
     hang_on(lifeline)
+    util.join_family(family)
     owner = os.pidfd_open(os.getppid())
     on_interrupt = _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     with open(settings_fd, "rb") as file:

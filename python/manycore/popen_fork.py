@@ -111,6 +111,7 @@ class Popen:
     def _launch(self, process_obj: BaseProcess) -> None:
         held: list[int] = []
         try:
+            util.family()
             lifeline, parent_ends = self._open_lifeline(process_obj, held)
             pid = util.fork_keeping(() if lifeline is None else (lifeline,))
             if pid == 0:

@@ -44,6 +44,7 @@ class Popen(popen_fork.Popen):
     def _launch(self, process_obj: BaseProcess) -> None:
         message = io.BytesIO()
         preparation = spawn.get_preparation_data(process_obj._name)
+        preparation["family"] = self.duplicate_for_child(util.family())
         context.set_spawning_popen(self)
         try:
             reduction.dump(preparation, message)

@@ -176,6 +176,10 @@ def prepare(data: dict[str, Any]) -> None:
 
         _alias.install()
     current = process.current_process()
+    if "family" in data:
+        from . import util
+
+        util.join_family(data["family"])
     if "name" in data:
         current.name = data["name"]
     if "authkey" in data:

@@ -16,7 +16,9 @@ import sys
 from . import process
 from ._descriptors import close_all_fds_except as close_all_fds_except
 from ._descriptors import close_fds as close_fds
+from ._descriptors import family as family
 from ._descriptors import fork_keeping as fork_keeping
+from ._descriptors import join_family as join_family
 from ._descriptors import make_private as make_private
 from ._descriptors import memory_file as memory_file
 from ._descriptors import private_pipe as private_pipe
@@ -462,7 +464,10 @@ def _remove_temp_dir(rmtree: Callable[..., None], tempdir: str) -> None:
 
 
 def _cleanup_tests() -> None:
-    """Leave nothing behind after a test: no zygote, no finalizer, no child."""
+    """Leave nothing behind after a test: no zygote, no tracker, no finalizer, no child."""
+    tracker = sys.modules.get(f"{__package__}.resource_tracker")
+    if tracker is not None:
+        tracker._resource_tracker._stop()
     forkserver = sys.modules.get(f"{__package__}.forkserver")
     if forkserver is not None:
         forkserver._forkserver._stop()

@@ -1,0 +1,392 @@
+"""The tracker: a process that frees what a program has left under a name when the program is gone.
+
+Only `SharedMemory` has a name here, so a program that makes no segment never has a tracker.
+
+The names stand in a file in memory that all processes of the program hold open, the family's file (`_descriptors`): one
+record for each name, changed in place under a lock that the kernel gives back when its holder dies. The tracker reads
+it once: it sleeps until nobody holds the file any more. So to register is one write and wakes nobody; and a tracker
+that is killed loses nothing, the next call starts another one that finds the same names.
+
+Locks of the kernel, each given back when its holder ends:
+
+| lock | on | held by | means |
+|---|---|---|---|
+| flock, shared | the family's file | every process of the program, by inheritance | the program lives |
+| record lock of byte 0, of an open file | the family's file | the tracker | there is a tracker |
+| record lock of byte 1, of a process | the family's file | who changes the names | nobody else does |
+| flock, shared | a segment | every open `SharedMemory`, in any program | somebody uses it |
+
+A segment that another program still has open when this one has gone is freed when that one closes it.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import fcntl
+import os
+import struct
+import sys
+
+from . import _descriptors, spawn, util
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ensure_running", "register", "unregister"]
+
+# Where shm_open of the C library keeps the segments.
+SHM_FOLDER = "/dev/shm"
+
+# A record is "type:name", filled up with zeros; a free one is all zeros. It never crosses a page, so a killed process
+# has written all of it or nothing.
+RECORD = 512
+# struct flock: kind, whence, start, length, pid.
+_FLOCK = struct.Struct("hhqqi4x")
+_FIRST_BYTE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+# What a terminal sends to all of a program, and `killall`.
+_IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+
+
+def segment_path(name: str) -> str:
+    """Return the file of the segment that shm_open calls `name`; ValueError if no segment can have that name."""
+    stem = name.lstrip("/")
+    if "\0" in name:
+        raise ValueError("embedded null byte in the name of a shared memory segment")
+    if not stem or "/" in stem or stem in (".", "..") or len(os.fsencode(stem)) > 255:
+        raise OSError(22, f"no segment can have this name: {os.strerror(22)}", name)
+    return f"{SHM_FOLDER}/{stem}"
+
+
+def unlink_segment(name: str) -> None:
+    """Take away the name of a segment. FileNotFoundError if there is none of this name."""
+    try:
+        os.unlink(segment_path(name))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from None
+
+
+def _cleanup_noop(name: str) -> None:
+    raise RuntimeError(f"nothing of type noop is ever registered; asked to clean up {name!r}")
+
+
+# What is freed how, by the type it is registered under. `dummy` is for tests.
+_CLEANUP_FUNCS: dict[str, Callable[[str], object]] = {
+    "noop": _cleanup_noop,
+    "shared_memory": unlink_segment,
+}
+if sys.version_info >= (3, 13):
+    _CLEANUP_FUNCS["dummy"] = lambda name: None
+
+
+class ResourceTracker:
+    """The way to one tracker, and the file of names it watches."""
+
+    def __init__(self) -> None:
+        # Re-entrant: a collection in the midst of a change may run a finalizer that wants another one.
+        self._lock = _thread.RLock()
+        self._changing = False
+        self._deferred: list[Callable[[int], None]] = []
+        self._fd: int | None = None
+        self._watch: int | None = None
+        self._pid: int | None = None
+        self._exitcode: int | None = None
+        self._at_exit: util.Finalize | None = None
+
+    def register(self, name: str, rtype: str) -> None:
+        """Have `name` freed when all processes of this program have ended. ValueError if it is too long."""
+        self._send("REGISTER", name, rtype)
+
+    def unregister(self, name: str, rtype: str) -> None:
+        """Take `name` off the list; nothing happens if it is not on it."""
+        self._send("UNREGISTER", name, rtype)
+
+    def ensure_running(self) -> None:
+        """Start the tracker unless there is one."""
+        self._change(self._start_unless_alive)
+
+    def getfd(self) -> int:
+        """Return the descriptor of the file of names, which a process must hold to be one of the program's."""
+        self.ensure_running()
+        assert self._fd is not None
+        return self._fd
+
+    def _send(self, cmd: str, name: str, rtype: str) -> None:
+        if rtype not in _CLEANUP_FUNCS:
+            raise ValueError(f"cannot track {name!r}: types are {', '.join(_CLEANUP_FUNCS)}, not {rtype!r}")
+        record = f"{rtype}:{name}".encode()
+        if len(record) > RECORD:
+            raise ValueError(f"the name of a resource is too long to be tracked: {name[:40]!r}...")
+        record = record.ljust(RECORD, b"\0")
+        if cmd == "REGISTER":
+
+            def add(fd: int) -> None:
+                _add(fd, record)
+                self._start_unless_alive(fd)
+
+            self._change(add)
+        elif cmd == "UNREGISTER":
+            self._change(lambda fd: _remove(fd, record))
+        else:
+            raise ValueError(f"{cmd!r} is neither REGISTER nor UNREGISTER")
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> int:
+        """Return the descriptor of the file of names."""
+        if self._fd is None:
+            self._fd = _descriptors.locked_memory_file("manycore-names")
+        return self._fd
+
+    def _change(self, step: Callable[[int], None]) -> None:
+        """Call `step` with the file of names while no other process and no other thread changes it."""
+        with self._lock:
+            if self._changing:
+                self._deferred.append(step)
+                return
+            fd = self._open()
+            self._changing = True
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX, 1, 1)
+                try:
+                    step(fd)
+                finally:
+                    while self._deferred:
+                        self._deferred.pop(0)(fd)
+            finally:
+                self._changing = False
+                fcntl.lockf(fd, fcntl.LOCK_UN, 1, 1)
+                if self._watch is not None:
+                    # Not before: to close any descriptor of the file gives back the process's own lock.
+                    _descriptors.close_fds(self._watch)
+                    self._watch = None
+
+    def _check_alive(self) -> bool:
+        """Return whether there is a tracker."""
+        with self._lock:
+            return self._is_alive(self._open())
+
+    def _is_alive(self, fd: int) -> bool:
+        asked = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FIRST_BYTE)
+        if _FLOCK.unpack(asked)[0] != fcntl.F_UNLCK:
+            return True
+        if self._pid is not None:
+            self._collect(os.WNOHANG)
+        return False
+
+    def _collect(self, options: int = 0) -> None:
+        try:
+            pid, status = os.waitpid(self._pid, options)  # type: ignore[arg-type]
+            if pid == self._pid:
+                self._exitcode = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            pass
+        self._forget_tracker()
+
+    def _forget_tracker(self) -> None:
+        self._pid = None
+        if self._at_exit is not None:
+            self._at_exit.cancel()
+            self._at_exit = None
+
+    def _start_unless_alive(self, fd: int) -> None:
+        if self._is_alive(fd):
+            return
+        self._exitcode = None
+        executable = spawn.get_executable()
+        # The lock goes along with the open file: there is a tracker from now on, and never a second one.
+        with _descriptors.fd_lock:
+            self._watch = watch = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+            _descriptors.make_private(watch)
+        fcntl.fcntl(watch, fcntl.F_OFD_SETLK, _FIRST_BYTE)
+        program = f"{spawn.import_statement('resource_tracker')}; m.main({watch})"
+        command = [os.fsdecode(executable), *util._args_from_interpreter_flags(), "-S", "-c", program]
+        # Blocked until it ignores them, so that Ctrl-C does not find it half started.
+        self._pid = util.spawnv_passfds(executable, command, (watch,), block=_IGNORED)
+        # The last but those that remove files: whatever a finalizer frees has been freed.
+        self._at_exit = util.Finalize(None, self._retire, exitpriority=-90)
+
+    def _retire(self) -> None:
+        """End our tracker if there is nothing to track, so that a program leaves no process behind."""
+        self._change(self._end_if_idle)
+
+    def _end_if_idle(self, fd: int) -> None:
+        if self._pid is None or any(_records(fd)):
+            return
+        try:
+            os.kill(self._pid, _signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._collect()
+
+    def _stop(self) -> None:
+        """Give up the file of names; the tracker then frees what is left on it and ends."""
+        with self._lock:
+            fd, self._fd = self._fd, None
+            if fd is not None:
+                os.close(fd)
+            if self._pid is not None:
+                self._collect()
+
+    def _forget_in_child(self) -> None:
+        self._lock._at_fork_reinit()  # type: ignore[attr-defined]
+        self._changing = False
+        self._deferred.clear()
+        self._watch = None
+        self._pid = None
+        self._at_exit = None
+
+
+class _FamilyTracker(ResourceTracker):
+    """The tracker of this program."""
+
+    def _open(self) -> int:
+        self._fd = _descriptors.family()
+        return self._fd
+
+    def _stop(self) -> None:
+        """End the tracker if there is nothing to track. We do not leave the family before we end."""
+        if self._pid is not None:
+            self._retire()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The file of names
+
+
+def _contents(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    parts = []
+    while size > 0:
+        part = os.pread(fd, size, sum(map(len, parts)))
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _records(fd: int) -> list[bytes]:
+    contents = _contents(fd)
+    records = [contents[start : start + RECORD].rstrip(b"\0") for start in range(0, len(contents), RECORD)]
+    return [record for record in records if record]
+
+
+def _places(contents: bytes, record: bytes) -> list[int]:
+    """Return where `record` stands, normally once or nowhere."""
+    found, place = [], contents.find(record)
+    while place >= 0:
+        if place % RECORD == 0:
+            found.append(place)
+        place = contents.find(record, place + 1)
+    return found
+
+
+def _add(fd: int, record: bytes) -> None:
+    contents = _contents(fd)
+    if _places(contents, record):
+        return
+    free = contents[::RECORD].find(b"\0")
+    os.pwrite(fd, record, free * RECORD if free >= 0 else -(-len(contents) // RECORD) * RECORD)
+
+
+def _remove(fd: int, record: bytes) -> None:
+    for place in _places(_contents(fd), record):
+        os.pwrite(fd, bytes(RECORD), place)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The tracker
+
+
+def main(fd: int) -> None:
+    """Be the tracker: wait until the program is gone, then free what it has left. Does not return.
+
+    `fd` is the file of names, opened apart from the program's, with the lock that says that there is a tracker.
+    """
+    for number in _IGNORED:
+        _signal.signal(number, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _IGNORED)
+    _let_go(0, 1)
+    os.chdir("/")
+    os.set_inheritable(fd, False)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    sys.exit(_free(_records(fd)))
+
+
+def _let_go(*fds: int) -> None:
+    """Put the null device in the place of standard streams, which others may wait to see closed."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in fds:
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _free(records: list[bytes]) -> int:
+    """Free what the records name, and say on stderr what was left. Returns the exit code."""
+    import warnings
+
+    exitcode = 0
+    by_type: dict[str, set[str]] = {}
+    for record in records:
+        rtype, _, name = record.decode("utf-8", "surrogateescape").partition(":")
+        by_type.setdefault(rtype, set()).add(name)
+    in_use: list[tuple[int, str]] = []
+    for rtype, names in by_type.items():
+        exitcode = exitcode or 1
+        if rtype != "dummy":
+            warnings.warn(
+                f"resource_tracker: There appear to be {len(names)} leaked {rtype} objects to clean up at shutdown: "
+                f"{names}",
+                stacklevel=2,
+            )
+        for name in names:
+            try:
+                segment = _in_use(name) if rtype == "shared_memory" else None
+                if segment is None:
+                    _CLEANUP_FUNCS[rtype](name)
+                else:
+                    in_use.append((segment, name))
+            except Exception as error:
+                exitcode = 2
+                warnings.warn(f"resource_tracker: {name!r}: {error}", stacklevel=2)
+    if in_use:
+        _let_go(2)
+        for segment, name in in_use:
+            _free_when_closed(segment, name)
+    return exitcode
+
+
+def _in_use(name: str) -> int | None:
+    """Return a descriptor of the segment if another program has it open, else None."""
+    try:
+        segment = os.open(segment_path(name), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from None
+    try:
+        fcntl.flock(segment, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return segment
+    os.close(segment)
+    return None
+
+
+def _free_when_closed(segment: int, name: str) -> None:
+    fcntl.flock(segment, fcntl.LOCK_EX)
+    try:
+        # Its users may have freed it, and somebody else may have taken the name.
+        if os.path.samestat(os.fstat(segment), os.stat(segment_path(name))):
+            unlink_segment(name)
+    except FileNotFoundError:
+        pass
+    os.close(segment)
+
+
+_resource_tracker = _FamilyTracker()
+os.register_at_fork(after_in_child=_resource_tracker._forget_in_child)
+
+ensure_running = _resource_tracker.ensure_running
+register = _resource_tracker.register
+unregister = _resource_tracker.unregister
+getfd = _resource_tracker.getfd
