@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import IO, Any, ClassVar
 
-__all__ = ["ForkingPickler", "dump", "recv_handle", "register", "send_handle"]
+__all__ = ["DupFd", "ForkingPickler", "dump", "recv_handle", "recvfds", "register", "send_handle", "sendfds"]
 
 HAVE_SEND_HANDLE = True
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "_main",
     "freeze_support",
     "get_command_line",
     "get_executable",
@@ -274,6 +275,6 @@ def _install_main(main: ModuleType) -> None:
     sys.modules["__main__"] = sys.modules["__mp_main__"] = main
 
 
-def import_main_path(path: str) -> None:
-    """Import the main module found at `path` under the name `__mp_main__`."""
-    _fixup_main_from_path(path)
+def import_main_path(main_path: str) -> None:
+    """Import the main module found at `main_path` under the name `__mp_main__`."""
+    _fixup_main_from_path(main_path)

@@ -334,12 +334,12 @@ class Finalize:
         self,
         wr: object = None,
         # Bound here: when the last references go, at the end of the interpreter, the module's names are gone.
-        _registry: dict[Any, Finalize] = _finalizer_registry,
+        _finalizer_registry: dict[Any, Finalize] = _finalizer_registry,
         sub_debug: Callable[..., None] = sub_debug,
         getpid: Callable[[], int] = os.getpid,
     ) -> Any:
         """Make the call, unless it was made before. Returns what the callback returns."""
-        if _registry.pop(self._key, None) is None:
+        if _finalizer_registry.pop(self._key, None) is None:
             sub_debug("finalizer no longer registered")
             return None
         callback, args, kwargs = self._callback, self._args, self._kwargs
