@@ -125,6 +125,7 @@ conformance: develop
 
 conformance-all:
 	@for python in $(PYTHONS); do \
+		$$python -c "" || { echo "$$python does not run: name interpreters that do, PYTHONS=..."; exit 1; }; \
 		$(MAKE) --no-print-directory VENV=.venv-$${python##*/} PYTHON=$$python conformance || exit 1; \
 	done
 
