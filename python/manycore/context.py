@@ -116,6 +116,30 @@ class BaseContext:
 
         return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
 
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        """Return a value of a C type in shared memory. See `manycore.sharedctypes.RawValue`."""
+        from .sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: int | Iterable[Any]) -> Any:
+        """Return an array of a C type in shared memory. See `manycore.sharedctypes.RawArray`."""
+        from .sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
+        """Return a value of a C type in shared memory, with a lock. See `manycore.sharedctypes.Value`."""
+        from .sharedctypes import Value
+
+        return Value(typecode_or_type, *args, lock=lock, ctx=self.get_context())
+
+    def Array(self, typecode_or_type: Any, size_or_initializer: int | Iterable[Any], *, lock: Any = True) -> Any:
+        """Return an array of a C type in shared memory, with a lock. See `manycore.sharedctypes.Array`."""
+        from .sharedctypes import Array
+
+        return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
+
     def freeze_support(self) -> None:
         """Be the child, if this frozen program was started as one. Call it first thing in the main module."""
         if getattr(sys, "frozen", False):
