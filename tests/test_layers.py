@@ -192,8 +192,6 @@ LATER = {
     "Pipe",
     "Queue",
     "RLock",
-    "RawArray",
-    "RawValue",
     "Semaphore",
     "SimpleQueue",
     "Value",

@@ -27,6 +27,8 @@ __all__ = [
     "Pool",
     "Process",
     "ProcessError",
+    "RawArray",
+    "RawValue",
     "TimeoutError",
     "WorkerLost",
     "active_children",
@@ -55,6 +57,8 @@ if "__main__" in sys.modules:
 _default = context._default_context
 
 Pool = _default.Pool
+RawArray = _default.RawArray
+RawValue = _default.RawValue
 allow_connection_pickling = _default.allow_connection_pickling
 cpu_count = _default.cpu_count
 freeze_support = _default.freeze_support

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["BufferWrapper"]
 
 PAGE = mmap.PAGESIZE
+# A mapping keeps a duplicate of its descriptor, for resizing, unless it is told not to.
+_ONE_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 
 class Arena:
@@ -41,7 +43,7 @@ class Arena:
                 raise
         self.fd = fd
         util.Finalize(self, os.close, (fd,))
-        self.buffer = mmap.mmap(fd, size)
+        self.buffer = mmap.mmap(fd, size, **_ONE_DESCRIPTOR)
 
 
 def reduce_arena(a: Arena) -> tuple[Any, ...]:

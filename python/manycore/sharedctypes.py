@@ -86,10 +86,15 @@ def _with_lock(obj: Any, lock: Any, ctx: Any) -> Any:
     if lock is False:
         return obj
     if lock is True or lock is None:
-        lock = (ctx or context._default_context.get_context()).RLock()
+        lock = _new_lock(ctx)
     elif not hasattr(lock, "acquire"):
         raise AttributeError(f"{lock!r} has no method 'acquire'")
     return synchronized(obj, lock, ctx)
+
+
+def _new_lock(ctx: Any) -> Any:
+    ctx = ctx or context._default_context.get_context()
+    return ctx.RLock()
 
 
 def copy(obj: Any) -> Any:
@@ -103,7 +108,6 @@ def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> SynchronizedBas
     """Return a wrapper of the ctypes object `obj` that takes `lock` (default: a new RLock) around every access."""
     if isinstance(obj, SynchronizedBase):
         raise AssertionError("object already synchronized")
-    ctx = ctx or context._default_context.get_context()
     if isinstance(obj, ctypes._SimpleCData):
         return Synchronized(obj, lock, ctx)
     if isinstance(obj, ctypes.Array):
@@ -180,7 +184,7 @@ class SynchronizedBase:
     def __init__(self, obj: Any, lock: Any = None, ctx: Any = None) -> None:
         self._obj = obj
         if lock is None:
-            lock = (ctx or context._default_context.get_context()).RLock()
+            lock = _new_lock(ctx)
         self._lock = lock
         self.acquire = lock.acquire
         self.release = lock.release
