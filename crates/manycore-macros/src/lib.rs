@@ -49,13 +49,13 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ```
 /// #[manycore::task]
-/// fn square(x: u64) -> u64 {
-///     x * x
+/// fn add(a: i64, b: i64) -> i64 {
+///     a + b
 /// }
 ///
 /// fn main() -> manycore::Result<()> {
 ///     manycore::init();
-///     assert_eq!(manycore::Pool::with_workers(1)?.map(square, 0..3)?, [0, 1, 4]);
+///     assert_eq!(manycore::Process::spawn(add, (40, 2))?.join()?, 42);
 ///     Ok(())
 /// }
 /// ```

@@ -52,8 +52,18 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// For values without their number before them.
+    pub(crate) fn over(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { rest: bytes, count: 0 }
+    }
+
+    /// What is not read yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Reader<'a>> {
-        let mut reader = Reader { rest: bytes, count: 0 };
+        let mut reader = Reader::over(bytes);
         reader.count = reader.read()?;
         Ok(reader)
     }
@@ -80,8 +90,7 @@ pub(crate) fn write_failure(failure: &Failure, buffer: &mut Vec<u8>) -> Result<(
 /// A failure out of its bytes.
 pub(crate) fn read_failure(bytes: &[u8]) -> Result<Failure> {
     type Told = (String, Option<(String, u32, u32)>, Option<String>);
-    let (reason, offset, message, panic) =
-        Reader { rest: bytes, count: 1 }.read::<(u8, usize, String, Option<Told>)>()?;
+    let (reason, offset, message, panic) = Reader::over(bytes).read::<(u8, usize, String, Option<Told>)>()?;
     let panic = panic.map(|(message, place, backtrace)| {
         Panic::new(message, place.map(|(file, line, column)| Place::new(file, line, column)), backtrace)
     });

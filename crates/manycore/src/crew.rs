@@ -1,21 +1,15 @@
 //! The processes of a pool: start them, bury them, start others, end them.
 
 use crate::error::{Error, Kind, Result};
-use crate::invitation::{self, Invitation};
+use crate::invitation::{Invitation, Role};
+use crate::start::{START, Start};
 use manycore_engine::os::lifeline;
 use manycore_engine::pool::{Pool, Woken};
 use manycore_engine::process::Child;
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-
-/// The program that runs here, also after its file was replaced.
-const PROGRAM: &str = "/proc/self/exe";
-
-/// A worker that has not reached [`crate::init`] after this time never will.
-const START: Duration = Duration::from_secs(10);
 
 /// An idle worker ends within a millisecond of being told; one that does not is
 /// held up by the program's own code (a destructor, a thread) and is killed.
@@ -161,15 +155,9 @@ impl Crew {
 
     fn launch(&self, seat: u16) -> Result<Member> {
         let (kept, given) = lifeline::pair()?;
-        let (region, bell) = (self.pool.region().file(), self.pool.bell());
-        let identity = invitation::identity(region)
-            .map_err(|error| Error::new(Kind::System, format!("looking at the pool's memory file: {error}")))?;
-        let inherit = [region.as_raw_fd(), bell.as_raw_fd(), given.as_raw_fd()];
-        let [region, bell, lifeline] = inherit;
-        let invitation = Invitation { region, identity, bell, lifeline, seat, fingerprint: self.fingerprint };
-        // The program's own arguments, so that tasks may read them.
-        let (arguments, environment): (Vec<OsString>, _) = (std::env::args_os().collect(), invitation.environment());
-        let child = Child::launch(OsStr::new(PROGRAM), &borrow(&arguments), &borrow(&environment), &inherit)?;
+        let role = Role::Worker { seat, bell: self.pool.bell().as_raw_fd() };
+        let invitation = Invitation::new(role, self.pool.region().file(), Some(given.as_fd()), self.fingerprint)?;
+        let child = Start::default().launch(invitation)?;
         let pidfd = child
             .pidfd()
             .try_clone_to_owned()
@@ -222,8 +210,4 @@ fn kill(members: &Members) {
     for member in members.seated.values() {
         let _ = member.child.kill();
     }
-}
-
-fn borrow(texts: &[OsString]) -> Vec<&OsStr> {
-    texts.iter().map(OsString::as_os_str).collect()
 }

@@ -281,7 +281,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-fn ended(exit: Exit) -> String {
+pub(crate) fn ended(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exited with code {code}"),
         Exit::Signal(signal) => match signal_name(signal) {
@@ -292,11 +292,12 @@ fn ended(exit: Exit) -> String {
     }
 }
 
-fn advice(exit: Exit) -> &'static str {
+pub(crate) fn advice(exit: Exit) -> &'static str {
     match exit {
         Exit::Code(_) => "A task must return or panic, not end its process",
         Exit::Signal(9) => "If nobody killed it, the machine is out of memory: use fewer workers or smaller items",
-        Exit::Signal(_) => "Run the task on these items in one process to find the fault",
+        Exit::Signal(24) => "It took more of a processor's time than it may",
+        Exit::Signal(_) => "To find the fault, run the task on the same values without other processes",
         Exit::Unknown => "Does the program ignore SIGCHLD, or wait for children that are not its own?",
     }
 }
@@ -313,6 +314,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         9 => "SIGKILL",
         11 => "SIGSEGV",
         15 => "SIGTERM",
+        24 => "SIGXCPU",
         _ => return None,
     })
 }

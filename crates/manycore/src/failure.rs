@@ -53,6 +53,11 @@ impl Failure {
         self.describe(task, &format!(" on item {item}")).at(item)
     }
 
+    /// The error of a task that is alone.
+    pub(crate) fn error_of_one(&self, task: &str) -> Error {
+        self.describe(task, "")
+    }
+
     fn describe(&self, task: &str, which: &str) -> Error {
         let (kind, verb) = match self.reason {
             Reason::Panic => (Kind::Panic, " panicked"),

@@ -1,9 +1,9 @@
 //! The first line of main: here a process becomes a worker.
 
 use crate::error::{Error, Kind, Result};
-use crate::invitation::Invitation;
+use crate::invitation::{Invitation, Role};
 use crate::registry::Registry;
-use crate::worker;
+use crate::{process, test_support, worker};
 use std::sync::OnceLock;
 
 /// Set once [`init`] was called in this process.
@@ -31,22 +31,39 @@ static CALLED: OnceLock<()> = OnceLock::new();
 /// When two functions marked [`#[manycore::task]`](crate::task) cannot be told apart.
 pub fn init() {
     let _ = CALLED.set(());
-    if let Some(invitation) = Invitation::open() {
-        worker::serve(&invitation);
-    }
+    become_process();
     if let Err(error) = Registry::get() {
         panic!("{error}");
     }
 }
 
-/// Whether a pool can be made here. Does not return in a worker that missed
-/// [`init`]: it would start workers in turn, and these theirs.
+/// Does not return where this process was started to run tasks.
+pub fn become_process() {
+    let Some(invitation) = Invitation::open() else { return };
+    match invitation.role {
+        Role::Worker { seat, bell } => worker::serve(&invitation, seat, bell),
+        Role::Process => process::serve(&invitation),
+    }
+}
+
+/// Whether processes can be started here. Does not return where this process was
+/// started to run tasks and missed [`init`]: it would start others in turn, and
+/// these theirs.
 pub(crate) fn check() -> Result<()> {
     if let Some(invitation) = Invitation::open() {
-        worker::refuse_late(&invitation);
+        let error = Error::new(
+            Kind::Start,
+            "a worker process made a pool or a process before it reached manycore::init(); make manycore::init() the \
+             first line of main",
+        );
+        match invitation.role {
+            Role::Worker { seat, bell } => worker::refuse_late(&invitation, seat, bell, &error),
+            Role::Process => process::refuse_late(&invitation, &error),
+        }
     }
-    if CALLED.get().is_none() {
-        let message = "a pool's workers are this program, started again: make manycore::init() the first line of main";
+    if CALLED.get().is_none() && !test_support::is_used() {
+        let message = "the processes of this program are the program itself, started again: make manycore::init() the \
+                       first line of main (in tests: manycore::test_support!(), once in the test program)";
         return Err(Error::new(Kind::Usage, message));
     }
     Ok(())

@@ -1,73 +1,110 @@
-//! How a process learns that it is to be a worker: one environment variable that
-//! names the descriptors it inherited.
+//! How a process learns what it was started for: one environment variable that names
+//! the descriptors it inherited.
 //!
 //! The variable outlives its purpose: it cannot be removed safely once there may
 //! be threads, and programs that a task starts inherit it. So it counts only where
-//! the descriptor it names is the very memory file it means, which those programs
-//! do not have.
+//! the descriptor it names is the very file it means, which those programs do not
+//! have.
 
 use crate::error::{Error, Kind, Result};
+use manycore_engine::os::packets::Packets;
 use manycore_engine::os::{inherit, lifeline};
 use manycore_engine::pool::{Region, Worker};
-use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 
-const VARIABLE: &str = "MANYCORE_WORKER";
+pub(crate) const VARIABLE: &str = "MANYCORE_INVITATION";
 
-/// What a worker must know before it can reach its pool's memory.
+/// What a process must know before it can do what it was started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Invitation {
-    pub(crate) region: RawFd,
-    /// Device and inode of the memory file.
-    pub(crate) identity: (u64, u64),
-    pub(crate) bell: RawFd,
-    pub(crate) lifeline: RawFd,
-    pub(crate) seat: u16,
-    pub(crate) fingerprint: u64,
+    pub(crate) role: Role,
+    /// A worker's pool's memory file, a process's socket.
+    door: RawFd,
+    /// Device and inode of the door.
+    identity: (u64, u64),
+    /// Whoever it keeps this process alive; None for one that may outlive its starter.
+    pub(crate) lifeline: Option<RawFd>,
+    fingerprint: u64,
+    /// The standard output, where what comes before [`crate::init`] must not write to it.
+    pub(crate) output: Option<RawFd>,
+}
+
+/// What a process was started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// To take this seat in a pool, and ring this bell.
+    Worker { seat: u16, bell: RawFd },
+    /// To run one task.
+    Process,
 }
 
 /// Set when the invitation of this process was accepted.
 static ACCEPTED: OnceLock<()> = OnceLock::new();
 
 impl Invitation {
+    /// For what stands behind `door`. Fails only where the kernel refuses to look at it.
+    pub(crate) fn new(
+        role: Role,
+        door: BorrowedFd<'_>,
+        lifeline: Option<BorrowedFd<'_>>,
+        fingerprint: u64,
+    ) -> Result<Invitation> {
+        let identity = identity(door).map_err(|error| {
+            Error::new(Kind::System, format!("looking at what a new process is to be given: {error}"))
+        })?;
+        let (door, lifeline) = (door.as_raw_fd(), lifeline.map(|line| line.as_raw_fd()));
+        Ok(Invitation { role, door, identity, lifeline, fingerprint, output: None })
+    }
+
     /// The invitation of this process, if it has one that it did not accept yet.
     pub(crate) fn open() -> Option<Invitation> {
         if ACCEPTED.get().is_some() {
             return None;
         }
         let invitation = Invitation::parse(&std::env::var(VARIABLE).ok()?)?;
-        let region = inherit::duplicate(invitation.region).ok()?;
-        (identity(region.as_fd()).ok()? == invitation.identity).then_some(invitation)
+        let door = inherit::duplicate(invitation.door).ok()?;
+        (identity(door.as_fd()).ok()? == invitation.identity).then_some(invitation)
     }
 
-    /// Sits down where the invitation says. From here on this process ends with
-    /// the one that invited it. `None` when that one is gone already.
-    pub(crate) fn accept(&self) -> manycore_engine::Result<Option<Worker>> {
+    /// Takes the seat. None when whoever sent the invitation is gone already.
+    pub(crate) fn sit(&self, seat: u16, bell: RawFd) -> manycore_engine::Result<Option<Worker>> {
+        let Some(region) = self.accept()? else { return Ok(None) };
+        Worker::sit(Arc::new(Region::attach(region)?), seat, take(bell)?).map(Some)
+    }
+
+    /// Takes the socket. None when whoever sent the invitation is gone already.
+    pub(crate) fn connect(&self) -> manycore_engine::Result<Option<Packets>> {
+        Ok(self.accept()?.map(Packets::from_fd))
+    }
+
+    /// From here on this process ends with the one that invited it, if it is to.
+    fn accept(&self) -> manycore_engine::Result<Option<OwnedFd>> {
         let _ = ACCEPTED.set(());
-        let line = take(self.lifeline)?;
-        if !lifeline::arm(&line)? {
-            return Ok(None);
+        if let Some(number) = self.lifeline {
+            // Armed for the life of the process; its number stays open anyhow.
+            if !lifeline::arm(take(number)?)? {
+                return Ok(None);
+            }
         }
-        // Armed for the life of the process; its number is open anyhow.
-        drop(line);
-        let (region, bell) = (take(self.region)?, take(self.bell)?);
-        Worker::sit(Arc::new(Region::attach(region)?), self.seat, bell).map(Some)
+        if let Some(number) = self.output {
+            inherit::replace_output(take(number)?)?;
+        }
+        take(self.door).map(Some)
     }
 
-    /// The environment of a worker: this process's, with the invitation.
-    pub(crate) fn environment(&self) -> Vec<OsString> {
-        let own = std::env::vars_os().filter(|(name, _)| name != VARIABLE).map(|(mut entry, value)| {
-            entry.push("=");
-            entry.push(value);
-            entry
-        });
-        own.chain([format!("{VARIABLE}={}", self.text()).into()]).collect()
+    /// The descriptors it names.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let bell = match self.role {
+            Role::Worker { bell, .. } => Some(bell),
+            Role::Process => None,
+        };
+        [Some(self.door), self.lifeline, self.output, bell].into_iter().flatten().collect()
     }
 
-    /// Refuses a pool that runs another program.
+    /// Refuses whoever runs another program.
     pub(crate) fn check(&self, fingerprint: u64) -> Result<()> {
         if self.fingerprint == fingerprint {
             return Ok(());
@@ -75,36 +112,51 @@ impl Invitation {
         Err(Error::new(
             Kind::DifferentBuild,
             format!(
-                "a worker process cannot run the pool's tasks: its program is another one, or another build, or has \
-                 not loaded the same libraries (fingerprint {fingerprint:016x} instead of {:016x}); start program and \
-                 workers from one executable, and load libraries with tasks before manycore::init()",
+                "a process cannot run the tasks it was started for: its program is another one, or another build, or has \
+                 not loaded the same libraries (fingerprint {fingerprint:016x} instead of {:016x}); start all processes \
+                 from one executable, and load libraries with tasks before manycore::init()",
                 self.fingerprint
             ),
         ))
     }
 
-    fn text(&self) -> String {
-        let Invitation { region, identity: (device, inode), bell, lifeline, seat, fingerprint } = self;
-        format!("{region} {device} {inode} {bell} {lifeline} {seat} {fingerprint}")
+    /// What the variable says.
+    pub(crate) fn text(&self) -> String {
+        let Invitation { role, door, identity: (device, inode), lifeline, fingerprint, output } = self;
+        let (lifeline, output) = (number(*lifeline), number(*output));
+        let common = format!("{door} {device} {inode} {lifeline} {fingerprint} {output}");
+        match role {
+            Role::Worker { seat, bell } => format!("{common} {seat} {bell}"),
+            Role::Process => common,
+        }
     }
 
     fn parse(text: &str) -> Option<Invitation> {
-        let mut fields = text.split(' ');
-        let mut next = || fields.next()?.parse::<u64>().ok();
-        let invitation = Invitation {
-            region: RawFd::try_from(next()?).ok()?,
-            identity: (next()?, next()?),
-            bell: RawFd::try_from(next()?).ok()?,
-            lifeline: RawFd::try_from(next()?).ok()?,
-            seat: u16::try_from(next()?).ok()?,
-            fingerprint: next()?,
+        let fields: Vec<i128> = text.split(' ').map(str::parse).collect::<std::result::Result<_, _>>().ok()?;
+        let (&[door, device, inode, lifeline, fingerprint, output], role) = fields.split_first_chunk()?;
+        let role = match *role {
+            [] => Role::Process,
+            [seat, bell] => Role::Worker { seat: u16::try_from(seat).ok()?, bell: RawFd::try_from(bell).ok()? },
+            _ => return None,
         };
-        fields.next().is_none().then_some(invitation)
+        let descriptor = |number: i128| RawFd::try_from(number).ok();
+        Some(Invitation {
+            role,
+            door: descriptor(door)?,
+            identity: (u64::try_from(device).ok()?, u64::try_from(inode).ok()?),
+            lifeline: descriptor(lifeline).filter(|number| *number >= 0),
+            fingerprint: u64::try_from(fingerprint).ok()?,
+            output: descriptor(output).filter(|number| *number >= 0),
+        })
     }
 }
 
+fn number(descriptor: Option<RawFd>) -> RawFd {
+    descriptor.unwrap_or(-1)
+}
+
 /// Device and inode of an open file.
-pub(crate) fn identity(file: BorrowedFd<'_>) -> std::io::Result<(u64, u64)> {
+fn identity(file: BorrowedFd<'_>) -> std::io::Result<(u64, u64)> {
     let status = File::from(file.try_clone_to_owned()?).metadata()?;
     Ok((status.dev(), status.ino()))
 }
@@ -119,14 +171,23 @@ fn take(number: RawFd) -> manycore_engine::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    const SOME: Invitation =
-        Invitation { region: 3, identity: (1, 4711), bell: 5, lifeline: 7, seat: 11, fingerprint: u64::MAX };
+    const SOME: Invitation = Invitation {
+        role: Role::Worker { seat: 11, bell: 5 },
+        door: 3,
+        identity: (1, 4711),
+        lifeline: Some(7),
+        fingerprint: u64::MAX,
+        output: None,
+    };
 
     #[test]
     fn what_is_written_is_read() {
-        assert_eq!(Invitation::parse(&SOME.text()), Some(SOME));
+        for some in [SOME, Invitation { role: Role::Process, lifeline: None, output: Some(9), ..SOME }] {
+            assert_eq!(Invitation::parse(&some.text()), Some(some));
+            assert_eq!(Invitation::parse(&format!("{} 1", some.text())), None);
+        }
         assert_eq!(Invitation::parse("nonsense"), None);
-        assert_eq!(Invitation::parse(&format!("{} 1", SOME.text())), None);
+        assert_eq!(Invitation::parse("1 2 3"), None);
     }
 
     #[test]

@@ -11,22 +11,30 @@ mod failure;
 mod init;
 mod invitation;
 mod map;
+mod passing;
 mod pool;
+mod process;
 mod record;
 mod registry;
+mod start;
 mod task;
+mod test_support;
 mod worker;
 
 pub use error::{Error, Panic, Place, Result};
 pub use init::init;
 pub use manycore_macros::{main, task};
+pub use passing::Passed;
 pub use pool::Pool;
+pub use process::{Process, ProcessBuilder, Stdio};
 pub use task::{Bound, Task};
 
 /// What the macros expand to; not for use by hand.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::init::become_process;
     pub use crate::registry::{Entry, describe, open};
     pub use crate::task::bind;
+    pub use crate::test_support::Helper;
     pub use inventory;
 }

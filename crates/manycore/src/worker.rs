@@ -2,7 +2,7 @@
 
 use crate::code::{self, Call};
 use crate::codec;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::failure::{self, Failure};
 use crate::invitation::Invitation;
 use crate::registry::Registry;
@@ -10,10 +10,11 @@ use manycore_engine::pool::{Message, Next, Payload, Task, Verdict, Worker};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write;
+use std::os::fd::RawFd;
 
 /// Takes the seat of `invitation` and runs tasks until the pool is closed.
-pub(crate) fn serve(invitation: &Invitation) -> ! {
-    let mut worker = sit(invitation);
+pub(crate) fn serve(invitation: &Invitation, seat: u16, bell: RawFd) -> ! {
+    let mut worker = sit(invitation, seat, bell);
     match Registry::get().and_then(|registry| invitation.check(registry.fingerprint)) {
         Err(error) => refuse(&mut worker, &error),
         Ok(()) => {
@@ -28,18 +29,14 @@ pub(crate) fn serve(invitation: &Invitation) -> ! {
     }
 }
 
-/// For a worker whose main makes a pool before it reached [`crate::init`]: tells
-/// the caller, and ends. Going on would start workers of workers of workers.
-pub(crate) fn refuse_late(invitation: &Invitation) -> ! {
-    let error = Error::new(
-        Kind::Start,
-        "a worker process made a pool before it reached manycore::init(); make manycore::init() the first line of main",
-    );
-    refuse(&mut sit(invitation), &error)
+/// For a worker whose main starts processes before it reached [`crate::init`]: tells
+/// the caller, and ends.
+pub(crate) fn refuse_late(invitation: &Invitation, seat: u16, bell: RawFd, error: &Error) -> ! {
+    refuse(&mut sit(invitation, seat, bell), error)
 }
 
-fn sit(invitation: &Invitation) -> Worker {
-    match invitation.accept() {
+fn sit(invitation: &Invitation, seat: u16, bell: RawFd) -> Worker {
+    match invitation.sit(seat, bell) {
         Ok(Some(worker)) => worker,
         // Whoever started this process is gone.
         Ok(None) => std::process::exit(1),

@@ -59,7 +59,7 @@ fn start_a_program(_: ()) -> (String, bool) {
 
 fn main() {
     let scenario = std::env::var("SCENARIO").unwrap_or_default();
-    let is_worker = std::env::var_os("MANYCORE_WORKER").is_some();
+    let is_worker = std::env::var_os("MANYCORE_INVITATION").is_some();
     match scenario.as_str() {
         "never" => return expect(Pool::new(), |error| error.to_string().contains("first line of main")),
         "late" if is_worker => drop(Pool::new()),
@@ -70,7 +70,8 @@ fn main() {
     manycore::init();
     match scenario.as_str() {
         "late" => expect(Pool::new(), |error| {
-            error.is_start() && error.to_string().contains("made a pool before it reached manycore::init()")
+            error.is_start()
+                && error.to_string().contains("made a pool or a process before it reached manycore::init()")
         }),
         "other end" => expect(Pool::new(), |error| error.is_start() && error.to_string().contains("code 3")),
         "stuck" => expect(Pool::new(), |error| error.is_start() && error.to_string().contains("within 10 seconds")),

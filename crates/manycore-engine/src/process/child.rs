@@ -1,7 +1,8 @@
 //! One running child and its end.
 
 use crate::error::{Error, Kind, Result};
-use crate::os::{spawn, watch};
+use crate::os::spawn::{self, Program};
+use crate::os::watch;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -25,9 +26,15 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `program`; see [`crate::os::spawn::spawn`] for what it inherits.
-    pub fn launch(program: &OsStr, arguments: &[&OsStr], environment: &[&OsStr], inherit: &[RawFd]) -> Result<Child> {
-        let pid = spawn::spawn(program, arguments, environment, inherit)?;
+    /// Starts the program `path`; see [`Program`]. The standard streams are this
+    /// process's own.
+    pub fn launch(path: &OsStr, arguments: &[&OsStr], environment: &[&OsStr], inherit: &[RawFd]) -> Result<Child> {
+        Child::start(&Program { path, arguments, environment, inherit, streams: [None; 3] })
+    }
+
+    /// Starts `program`.
+    pub fn start(program: &Program<'_>) -> Result<Child> {
+        let pid = spawn::spawn(program)?;
         // Nobody else waits for this child, so its number cannot be anybody else's yet.
         let pidfd = watch::open_process(pid)?;
         Ok(Child { pid, pidfd })
@@ -48,21 +55,36 @@ impl Child {
         watch::kill(&self.pidfd)
     }
 
+    /// Asks it to end, with SIGTERM; one that has ended already is no error.
+    pub fn terminate(&self) -> Result<()> {
+        watch::terminate(&self.pidfd)
+    }
+
     /// Waits for its end and says how it came. The child is gone afterwards.
     pub fn wait(self) -> Result<Exit> {
         loop {
-            match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Ok(Some(status)) => {
-                    return Ok(match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Exit::Code(code),
-                        (None, Some(signal)) => Exit::Signal(signal),
-                        (None, None) => Exit::Unknown,
-                    });
-                }
-                Ok(None) | Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CHILD) => return Ok(Exit::Unknown),
-                Err(errno) => return Err(Error::os("waiting for a child", errno.raw_os_error())),
+            if let Some(exit) = self.reap(WaitIdOptions::EXITED)? {
+                return Ok(exit);
             }
+        }
+    }
+
+    /// How it ended, if it has. The child is gone afterwards: a second call
+    /// says that nobody knows.
+    pub fn try_wait(&self) -> Result<Option<Exit>> {
+        self.reap(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    }
+
+    fn reap(&self, options: WaitIdOptions) -> Result<Option<Exit>> {
+        match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+            Ok(status) => Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Code(code),
+                (None, Some(signal)) => Exit::Signal(signal),
+                (None, None) => Exit::Unknown,
+            })),
+            Err(rustix::io::Errno::INTR) => Ok(None),
+            Err(rustix::io::Errno::CHILD) => Ok(Some(Exit::Unknown)),
+            Err(errno) => Err(Error::os("waiting for a child", errno.raw_os_error())),
         }
     }
 }

@@ -10,4 +10,5 @@ mod supervisor;
 pub use child::{Child, Exit};
 pub use supervisor::{Event, Supervisor};
 
+pub use crate::os::spawn::Program;
 pub use crate::os::watch::Bell;

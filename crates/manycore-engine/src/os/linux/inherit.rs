@@ -10,7 +10,8 @@
 use super::refused;
 use crate::error::{Error, Result};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use rustix::stdio::dup2_stdout;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A duplicate of the open descriptor `number`, closed on exec.
 pub fn duplicate(number: RawFd) -> Result<OwnedFd> {
@@ -20,6 +21,11 @@ pub fn duplicate(number: RawFd) -> Result<OwnedFd> {
 /// Keeps descriptor `number` from the programs this process starts.
 pub fn keep_private(number: RawFd) -> Result<()> {
     fcntl_setfd(borrow(number)?, FdFlags::CLOEXEC).map_err(refused("keeping an inherited descriptor private"))
+}
+
+/// Makes `file` this process's standard output.
+pub fn replace_output(file: impl AsFd) -> Result<()> {
+    dup2_stdout(file).map_err(refused("taking an inherited standard output"))
 }
 
 fn borrow<'a>(number: RawFd) -> Result<BorrowedFd<'a>> {

@@ -152,6 +152,11 @@ impl Drop for Mapping {
     }
 }
 
+/// A memory file without a name and without bytes, gone with its last descriptor.
+pub fn file() -> Result<OwnedFd> {
+    memfd_create("manycore", MemfdFlags::CLOEXEC).map_err(refused("creating a memory file (memfd_create)"))
+}
+
 /// Bytes of memory this machine has.
 pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();

@@ -4,8 +4,10 @@ pub mod cpus;
 pub mod image;
 pub mod inherit;
 pub mod lifeline;
+pub mod limits;
 pub mod memory;
 pub mod name;
+pub mod packets;
 #[cfg(not(loom))]
 pub mod park;
 pub mod spawn;

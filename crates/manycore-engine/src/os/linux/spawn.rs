@@ -17,11 +17,26 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 
-/// Starts `program` with `arguments` (the first is its name) and `environment`
-/// (`KEY=value`); it inherits the standard streams and the descriptors `inherit`
-/// under the same numbers. Gives its process number.
-pub fn spawn(program: &OsStr, arguments: &[&OsStr], environment: &[&OsStr], inherit: &[RawFd]) -> Result<u32> {
-    let program = c_string(program)?;
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// The file.
+    pub path: &'a OsStr,
+    /// The first is the program's name.
+    pub arguments: &'a [&'a OsStr],
+    /// Each is `KEY=value`.
+    pub environment: &'a [&'a OsStr],
+    /// Descriptors it finds open under the same numbers.
+    pub inherit: &'a [RawFd],
+    /// What it gets as standard input, output and error: numbers above 2, or None
+    /// for this process's own.
+    pub streams: [Option<RawFd>; 3],
+}
+
+/// Starts `program`. Gives its process number.
+pub fn spawn(program: &Program<'_>) -> Result<u32> {
+    let Program { path, arguments, environment, inherit, streams } = *program;
+    let file = c_string(path)?;
     let arguments = arguments.iter().map(|text| c_string(text)).collect::<Result<Vec<_>>>()?;
     let environment = environment.iter().map(|text| c_string(text)).collect::<Result<Vec<_>>>()?;
     let pointers = |list: &[CString]| {
@@ -36,9 +51,10 @@ pub fn spawn(program: &OsStr, arguments: &[&OsStr], environment: &[&OsStr], inhe
         return Err(Error::os("preparing to start a process", code));
     }
     let mut code = 0;
-    for fd in inherit {
+    let streams = streams.into_iter().zip(0..).filter_map(|(fd, number)| Some((fd?, number)));
+    for (from, to) in inherit.iter().map(|fd| (*fd, *fd)).chain(streams) {
         // SAFETY: `actions` was initialised above and is destroyed below.
-        code = unsafe { libc::posix_spawn_file_actions_adddup2(actions.as_mut_ptr(), *fd, *fd) };
+        code = unsafe { libc::posix_spawn_file_actions_adddup2(actions.as_mut_ptr(), from, to) };
         if code != 0 {
             break;
         }
@@ -48,20 +64,13 @@ pub fn spawn(program: &OsStr, arguments: &[&OsStr], environment: &[&OsStr], inhe
         // SAFETY: every pointer leads to a NUL-terminated string or to an array
         // that ends with a null pointer, all alive until after the call.
         code = unsafe {
-            libc::posix_spawn(
-                &mut pid,
-                program.as_ptr(),
-                actions.as_ptr(),
-                std::ptr::null(),
-                argv.as_ptr(),
-                envp.as_ptr(),
-            )
+            libc::posix_spawn(&mut pid, file.as_ptr(), actions.as_ptr(), std::ptr::null(), argv.as_ptr(), envp.as_ptr())
         };
     }
     // SAFETY: initialised above, not used afterwards.
     unsafe { libc::posix_spawn_file_actions_destroy(actions.as_mut_ptr()) };
     if code != 0 {
-        return Err(Error::os(format!("starting {}", program.to_string_lossy()), code));
+        return Err(Error::os(format!("starting {}", path.to_string_lossy()), code));
     }
     u32::try_from(pid).map_err(|_| Error::new(Kind::Os, "posix_spawn gave no process number"))
 }

@@ -6,7 +6,7 @@
 
 use super::refused;
 use crate::error::{Error, Kind, Result};
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -72,10 +72,7 @@ impl Watch {
     /// # Errors
     /// [`Kind::Interrupted`] when a signal handler ran. A timeout gives no token.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Vec<u64>> {
-        let limit = timeout.map(|limit| Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: limit.subsec_nanos().into(),
-        });
+        let limit = timeout.map(timespec);
         let mut events = Vec::with_capacity(16);
         match epoll::wait(&self.0, rustix::buffer::spare_capacity(&mut events), limit.as_ref()) {
             Ok(_) => Ok(events.iter().map(|event| event.data.u64()).collect()),
@@ -105,8 +102,34 @@ pub fn open_process(pid: u32) -> Result<OwnedFd> {
 
 /// Kills the process behind `pidfd`; one that has ended already is no error.
 pub fn kill(pidfd: impl AsFd) -> Result<()> {
-    match pidfd_send_signal(pidfd, Signal::KILL) {
+    signal(pidfd, Signal::KILL, "killing a process")
+}
+
+/// Asks the process behind `pidfd` to end (SIGTERM); one that has ended already is no
+/// error.
+pub fn terminate(pidfd: impl AsFd) -> Result<()> {
+    signal(pidfd, Signal::TERM, "terminating a process")
+}
+
+fn signal(pidfd: impl AsFd, signal: Signal, attempt: &str) -> Result<()> {
+    match pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
-        Err(errno) => Err(Error::os("killing a worker", errno.raw_os_error())),
+        Err(errno) => Err(Error::os(attempt, errno.raw_os_error())),
     }
+}
+
+/// Sleeps until one of `files` is readable or its other end gone, for `timeout` at the
+/// longest, and says which are. A signal handler ends the sleep, too: none is then.
+pub fn readable<const N: usize>(files: [BorrowedFd<'_>; N], timeout: Option<Duration>) -> Result<[bool; N]> {
+    let limit = timeout.map(timespec);
+    let mut files = files.map(|file| PollFd::from_borrowed_fd(file, PollFlags::IN));
+    match poll(&mut files, limit.as_ref()) {
+        Ok(_) => Ok(files.map(|file| !file.revents().is_empty())),
+        Err(Errno::INTR) => Ok([false; N]),
+        Err(errno) => Err(refused("waiting for a process (poll)")(errno)),
+    }
+}
+
+fn timespec(limit: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() }
 }

@@ -1,0 +1,19 @@
+//! What this process may use, from now on.
+
+use super::refused;
+use crate::error::Result;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// At most `bytes` of address space; what asks for more is refused.
+pub fn memory(bytes: u64) -> Result<()> {
+    set(Resource::As, bytes, bytes).map_err(refused("limiting a process's memory"))
+}
+
+/// At most `seconds` of a processor's time: then SIGXCPU, a second later SIGKILL.
+pub fn processor(seconds: u64) -> Result<()> {
+    set(Resource::Cpu, seconds, seconds.saturating_add(1)).map_err(refused("limiting a process's time"))
+}
+
+fn set(resource: Resource, current: u64, maximum: u64) -> rustix::io::Result<()> {
+    setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
+}
