@@ -28,7 +28,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml \
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help develop demo bench test lint lint-rust lint-python test-rust test-loom test-python conformance \
+.PHONY: help develop demo bench bench-rust test lint lint-rust lint-python test-rust test-loom test-python conformance \
 	conformance-all clean
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo "make conformance      CPython's own tests against manycore             CONFORMANCE='--start-method fork TestWait'"
 	@echo "make conformance-all  the same on every interpreter                   PYTHONS='python3.12 python3.13'"
 	@echo "make bench     manycore and its peers, every workload                   BENCH='--quick'"
+	@echo "make bench-rust  the Rust face and its peers"
 	@echo "make clean     remove what was built"
 
 # --- the environment ---
@@ -71,6 +72,9 @@ demo: develop
 
 bench: develop $(VENV)/.peers
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-rust:
+	cd benchmarks/rust && cargo bench --locked
 
 # --- the checks ---
 
