@@ -153,7 +153,7 @@ def make_property(name: str) -> property:
         # Written out, so that each access is a plain attribute and not a getattr().
         scope: dict[str, Any] = {}
         exec(_PROPERTY.format(name=name), scope)
-        prop_cache[name] = property(scope["get"], scope["set"])
+        prop_cache[name] = property(scope["get"], scope["set"], doc=f"`{name}` of the object, under its lock.")
     return prop_cache[name]
 
 

@@ -158,6 +158,7 @@ def spawn_main(data_fd: int, lifeline: int | None = None) -> None:
 
 
 def _main(data_fd: int) -> int:
+    """Be the process whose preparation data and object are in `data_fd`. Returns its exit code."""
     from .reduction import pickle
 
     with open(data_fd, "rb") as data:

@@ -15,6 +15,7 @@ import argparse
 import collections
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,7 +45,11 @@ def arguments():
     parser.add_argument("--list", action="store_true", help="print the names of the tests")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="print the N slowest classes")
     parser.add_argument("names", nargs="*", help="Class, or Class.test")
-    return parser.parse_args()
+    options = parser.parse_args()
+    # Made absolute, not resolved: an environment's interpreter is a link. A bare name is looked up.
+    options.python = shutil.which(options.python) or sys.exit(f"{options.python} is not an interpreter")
+    options.python = os.path.abspath(options.python)
+    return options
 
 
 def differences(method):
