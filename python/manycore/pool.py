@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
+    from ._threads import ThreadPool
     from .context import BaseContext
     from .process import BaseProcess
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "ThreadPool"]
 
 # States of a pool, the standard package's.
 INIT = "INIT"
@@ -415,13 +416,7 @@ class Pool:
         buffersize: int | None,
     ) -> IMapIterator:
         self._check_running()
-        if chunksize < 1:
-            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
-        if buffersize is not None:
-            if not isinstance(buffersize, int):
-                raise TypeError("buffersize must be an integer or None")
-            if buffersize < 1:
-                raise ValueError("buffersize must be None or > 0")
+        _check_imap(chunksize, buffersize)
         self._keep()
         threaded = type(iterable) not in _IMMEDIATE
         source = iter(iterable)
@@ -480,3 +475,22 @@ def _checked(chunksize: int | None) -> int | None:
     if chunksize is not None and chunksize < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
     return chunksize
+
+
+def _check_imap(chunksize: int, buffersize: int | None) -> None:
+    if chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+    if buffersize is not None:
+        if not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+
+
+def __getattr__(name: str) -> Any:
+    # A pool of processes needs nothing of the pool of threads.
+    if name == "ThreadPool":
+        from ._threads import ThreadPool
+
+        return ThreadPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
