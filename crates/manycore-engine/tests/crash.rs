@@ -332,7 +332,7 @@ mod tests {
                 number += 1;
             }
             let queued = (kept.owed(), cancelled.owed());
-            assert_eq!(face.pool.cancel(cancelled.key()), []);
+            assert_eq!(face.pool.cancel(cancelled.key(), true), []);
             assert_eq!((kept.owed(), cancelled.owed()), (queued.0, 0));
             assert_eq!(face.pool.in_flight() as u64, kept.owed());
             face.launch(None);
@@ -344,7 +344,7 @@ mod tests {
             for _ in 0..20 {
                 let job = face.pool.open_job(false);
                 (0..300).for_each(|number| face.submit(&job, number, Mode::Small));
-                let seats = face.pool.cancel(job.key());
+                let seats = face.pool.cancel(job.key(), true);
                 seats.iter().for_each(|seat| face.children[seat].kill().unwrap());
                 let (returned, losses) = answers(&mut face, &job);
                 assert_eq!(returned + losses.len(), 300);
@@ -363,7 +363,7 @@ mod tests {
             face.refill = false;
             face.launch(Some("after-claim"));
             face.wait_for_deaths(1);
-            assert_eq!(face.pool.cancel(job.key()), []);
+            assert_eq!(face.pool.cancel(job.key(), true), []);
             let (returned, losses) = answers(&mut face, &job);
             assert_eq!((returned, losses.len()), (0, 40));
             assert_eq!(losses.iter().filter(|loss| matches!(loss, Loss::Worker { .. })).count(), 1);
@@ -384,8 +384,8 @@ mod tests {
                 std::thread::yield_now();
             }
             face.submit(&other, 1, Mode::Large);
-            assert_eq!(face.pool.cancel(job.key()), [seat]);
-            assert_eq!(face.pool.cancel(job.key()), [], "revoked twice");
+            assert_eq!(face.pool.cancel(job.key(), true), [seat]);
+            assert_eq!(face.pool.cancel(job.key(), true), [], "revoked twice");
             assert_eq!(job.owed(), 1, "answered before the worker is buried");
             face.children[&seat].kill().unwrap();
             let (returned, losses) = answers(&mut face, &job);
@@ -410,7 +410,7 @@ mod tests {
                 face.submit(&job, 0, Mode::Large);
                 face.submit(&bystander, 1, Mode::Small);
                 (0..round * 20).for_each(|_| std::hint::spin_loop());
-                for seat in face.pool.cancel(job.key()) {
+                for seat in face.pool.cancel(job.key(), true) {
                     face.children[&seat].kill().unwrap();
                 }
                 let (ran, losses) = answers(&mut face, &job);

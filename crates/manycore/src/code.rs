@@ -6,14 +6,14 @@
 //! | 1 to 8 | the registered id, or the distance of the record |
 //! | from 9 | what it captures, if it captures anything |
 
-use crate::codec::{self, Reader};
+use crate::codec::{Reader, Writer};
 use crate::error::{Error, Kind, Result};
 use crate::failure::{self, Failure};
 use crate::record;
 use crate::registry::Registry;
 use crate::task::Task;
+use crate::values::Arguments;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::any::TypeId;
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -33,7 +33,32 @@ pub(crate) struct Code {
 pub trait Call {
     /// Runs it on every item of a chunk, each the tuple of its arguments, and writes
     /// the chunk of results.
-    fn run(&self, input: &[u8], output: &mut Vec<u8>) -> std::result::Result<(), Failure>;
+    fn run_chunk(
+        &self,
+        input: &mut Reader<'_>,
+        output: &mut Writer,
+        chunk: Chunk<'_>,
+    ) -> std::result::Result<(), Failure>;
+
+    /// As above, where a chunk is nothing but bytes.
+    fn run(&self, input: &[u8], output: &mut Vec<u8>) -> std::result::Result<(), Failure> {
+        let mut input = Reader::new(input).map_err(|error| Failure::of(&error, 0))?;
+        let mut writer = Writer::default();
+        writer.swap_head(output);
+        let ran = self.run_chunk(&mut input, &mut writer, Chunk::default());
+        writer.swap_head(output);
+        ran
+    }
+}
+
+/// How a chunk is run.
+#[derive(Clone, Copy, Default)]
+pub struct Chunk<'a> {
+    /// Whether every item is run and has a result of its own, a value or a failure. Otherwise the
+    /// first failure is the chunk's, and ends it.
+    pub(crate) each: bool,
+    /// Told the number of each item but the first before it is run.
+    pub(crate) reach: Option<&'a dyn Fn(usize)>,
 }
 
 impl Code {
@@ -78,33 +103,64 @@ impl<F, Args> Ready<F, Args> {
 
 impl<F, Args> Call for Ready<F, Args>
 where
-    F: Task<Args, Output: Serialize>,
-    Args: DeserializeOwned,
+    F: Task<Args, Output: Serialize + 'static>,
+    Args: Arguments,
 {
-    fn run(&self, input: &[u8], output: &mut Vec<u8>) -> std::result::Result<(), Failure> {
-        let offset = Cell::new(0);
-        let ran = failure::catch(|| {
-            let mut arguments = Reader::new(input)?;
-            codec::begin(output, arguments.count)?;
-            while offset.get() < arguments.count {
-                codec::push(output, &self.task.call(arguments.read()?))?;
-                offset.set(offset.get() + 1);
+    fn run_chunk(
+        &self,
+        input: &mut Reader<'_>,
+        output: &mut Writer,
+        chunk: Chunk<'_>,
+    ) -> std::result::Result<(), Failure> {
+        let count = input.count;
+        output.begin(count).map_err(|error| Failure::of(&error, 0))?;
+        let (done, reading) = (Cell::new(0), Cell::new(false));
+        while done.get() < count {
+            let item = Cell::new(output.mark());
+            // One net for all items up to the next failure: it costs as much as a small task.
+            let ran = failure::catch(|| {
+                while done.get() < count {
+                    if let (Some(reach), false) = (chunk.reach, done.get() == 0) {
+                        reach(done.get());
+                    }
+                    item.set(output.mark());
+                    reading.set(true);
+                    let arguments = Args::read(input)?;
+                    reading.set(false);
+                    if chunk.each {
+                        output.push(&true)?;
+                    }
+                    output.push_value(self.task.call(arguments))?;
+                    done.set(done.get() + 1);
+                }
+                Ok(())
+            });
+            let failure = match ran {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => Failure::of(&error, done.get()),
+                Err(panic) => Failure::panicked(panic, done.get()),
+            };
+            if !chunk.each {
+                return Err(failure);
             }
-            Ok(())
-        });
-        let offset = offset.get();
-        match ran {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Failure::of(&error, offset)),
-            Err(panic) => Err(Failure::panicked(panic, offset)),
+            output.reset(item.get());
+            // Where one item cannot be read, nobody knows where the next one starts.
+            let until = if reading.get() { count } else { done.get() + 1 };
+            while done.get() < until {
+                let written = output.push(&false).and_then(|()| output.push_failure(&failure));
+                written.map_err(|error| Failure::of(&error, done.get()))?;
+                done.set(done.get() + 1);
+            }
         }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::closure;
+    use crate::{closure, codec};
+    use serde::de::DeserializeOwned;
 
     fn run<Args: 'static + Serialize, F: Task<Args>>(given: &F, arguments: Args) -> Result<F::Output>
     where

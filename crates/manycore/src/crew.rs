@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::invitation::{Invitation, Role};
 use crate::start::{START, Start};
 use manycore_engine::os::lifeline;
-use manycore_engine::pool::{Pool, Woken};
+use manycore_engine::pool::{Pool, Sightings, Woken};
 use manycore_engine::process::Child;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -30,6 +30,8 @@ struct Members {
     /// How many there should be.
     wanted: usize,
     seated: HashMap<u16, Member>,
+    /// How many were started so far.
+    started: u64,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl Crew {
     /// Starts `wanted` workers for `pool`, and waits until one of them is ready:
     /// it proves that the program is the right one and reaches [`crate::init`].
     pub(crate) fn start(pool: Arc<Pool>, fingerprint: u64, wanted: usize) -> Result<Crew> {
-        let members = Mutex::new(Members { wanted, seated: HashMap::new() });
+        let members = Mutex::new(Members { wanted, seated: HashMap::new(), started: 0 });
         let crew = Crew { pool, fingerprint, members, reason: OnceLock::new() };
         // A statement of its own: the lock must be free again before the wait.
         let started = crew.fill(&mut crew.members());
@@ -55,6 +57,10 @@ impl Crew {
                 Err(error)
             }
         }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
@@ -87,7 +93,7 @@ impl Crew {
     }
 
     /// Buries the workers that have ended and starts others.
-    fn bury(&self) {
+    pub(crate) fn bury(&self) {
         let mut members = self.members();
         for seat in self.pool.take_exited() {
             let Some(member) = members.seated.remove(&seat) else { continue };
@@ -96,15 +102,51 @@ impl Crew {
             match self.pool.bury(seat, exit) {
                 Ok(true) => {}
                 Ok(false) => members.wanted = 0,
-                Err(error) => self.give_up(&mut members, error.into()),
+                Err(error) => self.end_with(&mut members, error.into()),
             }
         }
         self.refill(&mut members);
     }
 
+    /// Takes what is finished and buries who has ended; does not sleep.
+    pub(crate) fn look(&self) {
+        // Where that fails, whoever waits is told.
+        let _ = self.pool.collect();
+        if self.pool.look_for_exits().unwrap_or(false) {
+            self.bury();
+        }
+    }
+
+    /// Cancels the tasks of job `key`, and ends the workers that run some of them.
+    pub(crate) fn cancel(&self, key: u64) {
+        // Under the lock: nobody may bury such a worker and fill its seat meanwhile.
+        let members = self.members();
+        let seats = self.pool.cancel(key, true);
+        kill_in(&members, &seats);
+    }
+
+    /// Ends the workers that have been running one task for `limit`.
+    pub(crate) fn expire(&self, sightings: &mut Sightings, limit: Duration) {
+        // As above.
+        let members = self.members();
+        let seats = self.pool.expire(sightings, limit);
+        kill_in(&members, &seats);
+    }
+
+    /// How many workers there are now, and how many were started so far.
+    pub(crate) fn count(&self) -> (usize, u64) {
+        let members = self.members();
+        (members.seated.len(), members.started)
+    }
+
+    /// Answers nothing any more, because of `reason`.
+    pub(crate) fn give_up(&self, reason: Error) {
+        self.end_with(&mut self.members(), reason);
+    }
+
     /// Now and then: tries again what could not be started, and ends a worker
     /// that does not come up.
-    fn look_after(&self) {
+    pub(crate) fn look_after(&self) {
         let mut members = self.members();
         let late = members
             .seated
@@ -116,7 +158,7 @@ impl Crew {
                 "worker process {pid} did not reach manycore::init() within {} seconds; make it the first line of main",
                 START.as_secs()
             );
-            self.give_up(&mut members, Error::new(Kind::Start, message));
+            self.end_with(&mut members, Error::new(Kind::Start, message));
         }
         self.refill(&mut members);
     }
@@ -125,13 +167,12 @@ impl Crew {
         if let Err(error) = self.fill(members) {
             // The others go on; the look around tries again.
             if members.seated.is_empty() {
-                self.give_up(members, error);
+                self.end_with(members, error);
             }
         }
     }
 
-    /// Answers nothing any more, because of `reason`.
-    fn give_up(&self, members: &mut Members, reason: Error) {
+    fn end_with(&self, members: &mut Members, reason: Error) {
         members.wanted = 0;
         let _ = self.reason.set(reason);
         // Fails only on damaged memory; the pool is marked as broken even then.
@@ -143,7 +184,10 @@ impl Crew {
         while members.seated.len() < members.wanted {
             let seat = self.pool.take_seat()?;
             match self.launch(seat) {
-                Ok(member) => members.seated.insert(seat, member),
+                Ok(member) => {
+                    members.started += 1;
+                    members.seated.insert(seat, member)
+                }
                 Err(error) => {
                     self.pool.leave_seat(seat);
                     return Err(error);
@@ -203,6 +247,12 @@ impl Crew {
         for (_, member) in members.seated.drain() {
             let _ = member.child.wait();
         }
+    }
+}
+
+fn kill_in(members: &Members, seats: &[u16]) {
+    for member in seats.iter().filter_map(|seat| members.seated.get(seat)) {
+        let _ = member.child.kill();
     }
 }
 

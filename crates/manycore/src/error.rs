@@ -85,13 +85,14 @@ impl Error {
         self.kind == Kind::WorkerLost
     }
 
-    /// The task ran longer than the pool's tasks may, so its worker was killed. The pool
-    /// goes on with another one.
+    /// The task ran longer than the pool's tasks may
+    /// ([`task_timeout`](crate::PoolBuilder::task_timeout)), so its worker was killed. The pool goes on with
+    /// another one.
     pub fn is_expired(&self) -> bool {
         self.kind == Kind::Expired
     }
 
-    /// The call was cancelled.
+    /// The call was cancelled ([`Ticket::cancel`](crate::Ticket::cancel)).
     pub fn is_cancelled(&self) -> bool {
         self.kind == Kind::Cancelled
     }
@@ -133,37 +134,35 @@ impl Error {
         self.kind == Kind::TooLarge
     }
 
-    /// The number of the item that failed, counted from zero, where one item is
-    /// to blame. Of a lost worker's items it is the first.
+    /// The number of the item that failed, counted from zero, where one item is to blame.
     pub fn item(&self) -> Option<usize> {
         self.item
     }
 
-    /// Why the items from `first` on, `count` of them, are lost.
-    pub(crate) fn lost(loss: &Loss, task: &str, first: usize, count: usize) -> Error {
-        match loss {
-            Loss::Worker { pid, exit } => {
-                let items = match count {
-                    1 => format!("item {first}"),
-                    _ => format!("items {first} to {}", first + count - 1),
-                };
-                let message = format!(
-                    "`{task}` on {items} is lost: worker process {pid} {} while it ran; the pool goes on with another \
+    /// Why the call of `task` on `item` is lost; None where there are no items, but one call.
+    pub(crate) fn lost(loss: &Loss, task: &str, item: Option<usize>) -> Error {
+        let which = item.map_or_else(String::new, |item| format!(" on item {item}"));
+        let error = match loss {
+            Loss::Worker { pid, exit } => Error::new(
+                Kind::WorkerLost,
+                format!(
+                    "`{task}`{which} is lost: worker process {pid} {} while it ran; the pool goes on with another \
                      worker. {}",
                     ended(*exit),
                     advice(*exit)
-                );
-                Error::new(Kind::WorkerLost, message).at(first)
-            }
-            Loss::Expired { pid } => {
-                let message = format!(
-                    "`{task}` on item {first} ran longer than the pool's tasks may, so worker process {pid} was killed; \
-                     the pool goes on with another worker. Give the task more time, or less to do"
-                );
-                Error::new(Kind::Expired, message).at(first)
-            }
-            other => Error::ended(other),
-        }
+                ),
+            ),
+            Loss::Expired { pid } => Error::new(
+                Kind::Expired,
+                format!(
+                    "`{task}`{which} ran longer than the pool's tasks may, so worker process {pid} was killed; the pool \
+                     goes on with another worker. Give the task more time, or less to do"
+                ),
+            ),
+            Loss::Cancelled => Error::new(Kind::Cancelled, format!("`{task}`{which} was cancelled")),
+            Loss::Start { .. } | Loss::Terminated => return Error::ended(loss),
+        };
+        Error { item, ..error }
     }
 
     /// Why a pool answers nothing any more.
@@ -178,10 +177,10 @@ impl Error {
                     ended(*exit)
                 ),
             ),
-            Loss::Cancelled => Error::new(Kind::Cancelled, "the call was cancelled"),
-            // Told of a task only, which names it.
-            Loss::Expired { .. } => Error::new(Kind::Expired, "a task ran longer than the pool's tasks may"),
-            Loss::Terminated => Error::new(Kind::Closed, "the pool was terminated; make a new one to go on"),
+            // The other two befall tasks, not pools.
+            Loss::Terminated | Loss::Cancelled | Loss::Expired { .. } => {
+                Error::new(Kind::Closed, "the pool was terminated; make a new one to go on")
+            }
         }
     }
 }

@@ -47,8 +47,10 @@ impl Failure {
         Failure { reason: Reason::Panic, offset, message: panic.to_string(), panic: Some(panic) }
     }
 
-    /// The caller's error for it, in a chunk that starts with item `first`.
-    pub(crate) fn error(&self, task: &str, first: usize) -> Error {
+    /// The caller's error for it, in a chunk that starts with item `first`; None where there
+    /// are no items, but one call.
+    pub(crate) fn error(&self, task: &str, first: Option<usize>) -> Error {
+        let Some(first) = first else { return self.error_of_one(task) };
         let item = first.saturating_add(self.offset);
         self.describe(task, &format!(" on item {item}")).at(item)
     }

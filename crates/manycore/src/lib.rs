@@ -3,31 +3,43 @@
 // So that the macros' expansions, which name the crate, also work in it.
 extern crate self as manycore;
 
+mod builder;
 mod code;
 mod codec;
 mod crew;
 mod error;
 mod failure;
+mod imap;
 mod init;
 mod invitation;
+mod keeper;
 mod map;
 mod passing;
 mod pool;
 mod process;
 mod record;
 mod registry;
+mod shared;
 mod start;
 mod task;
 mod test_support;
+mod ticket;
+mod values;
+mod watchdog;
+mod welcome;
 mod worker;
 
+pub use builder::PoolBuilder;
 pub use error::{Error, Panic, Place, Result};
+pub use imap::Imap;
 pub use init::init;
 pub use manycore_macros::{main, task};
 pub use passing::Passed;
-pub use pool::Pool;
+pub use pool::{Pool, Statistics};
 pub use process::{Process, ProcessBuilder, Stdio};
 pub use task::{Bound, Task};
+pub use ticket::{Ticket, TicketFuture};
+pub use values::{Arguments, Bytes, Slice};
 
 /// What the macros expand to; not for use by hand.
 #[doc(hidden)]

@@ -1,62 +1,99 @@
 //! One map: cut the items into chunks, submit, put the results in order.
 
-use crate::codec::{self, Reader};
-use crate::crew::Crew;
+use crate::codec::{Reader, Writer, head_of, read_failure};
 use crate::error::{Error, Kind, Result};
-use crate::worker::{KEEP, bytes_of};
-use manycore_engine::pool::{Answer, Chunks, Function, Job, Message, Outcome, Pool, Room, Work};
-use serde::Serialize;
+use crate::shared::{Placed, Shared};
+use crate::values::Arguments;
+use manycore_engine::pool::{Answer, Chunks, Job, Outcome, Payload, Room, Segments, Work};
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The caller's half of a map from `A` to `R`.
-pub(crate) struct Map<'a, A, R> {
-    crew: &'a Crew,
-    pool: &'a Pool,
+/// Bytes of a chunk's arguments, about, unless one item alone has more.
+const CHUNK: usize = 1 << 20;
+
+/// How far a job has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Everything is answered.
+    Done,
+    /// Everything is submitted; outcomes are owed.
+    Owed,
+    /// Outcomes are owed, and there is more to submit.
+    Hungry,
+    /// There is no room for more tasks, and none of this job's is in flight.
+    Full,
+}
+
+/// A job that whoever looks after it brings on, step by step, without ever sleeping.
+pub(crate) trait Machine<T>: Send {
+    /// Takes what has arrived and submits what there is room for.
+    fn advance(&mut self) -> Step;
+
+    /// Takes back what was not run yet, and ends what runs: the job fails with `Cancelled`,
+    /// once it is done.
+    fn cancel(&mut self);
+
+    /// The result of a job that is done.
+    fn finish(self: Box<Self>) -> Result<T>;
+}
+
+/// The caller's half of a map over calls with `Args` that give `R`.
+pub(crate) struct Map<Args, R> {
+    shared: Arc<Shared>,
     job: Job,
-    task: &'static str,
-    function: Arc<Function>,
-    items: std::vec::IntoIter<A>,
+    task: Placed,
+    /// One call, not a map of one: messages speak of no item.
+    single: bool,
+    items: std::vec::IntoIter<Args>,
     total: usize,
     chunks: Chunks,
+    /// Bytes of an argument, the most of a chunk's mean so far.
+    weight: usize,
     /// Which items each chunk has, by its number.
     ranges: Vec<Range<usize>>,
     /// The results of each chunk; empty until they have arrived.
     results: Vec<Vec<R>>,
     /// Chunks that are answered.
     answered: usize,
-    /// A chunk that is encoded and found no room yet, in `buffer`.
+    /// A chunk that is encoded and found no room yet, in `writer`.
     pending: Option<Range<usize>>,
-    buffer: Vec<u8>,
+    writer: Writer,
+    arrived: VecDeque<Outcome>,
     /// The failure of the earliest item.
     failure: Option<(usize, Error)>,
 }
 
-impl<'a, A: Serialize, R: DeserializeOwned> Map<'a, A, R> {
-    pub(crate) fn new(
-        (crew, pool): (&'a Crew, &'a Arc<Pool>),
-        (task, function): (&'static str, Arc<Function>),
-        items: Vec<A>,
-        workers: usize,
-    ) -> Map<'a, A, R> {
+impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
+    pub(crate) fn new(shared: &Arc<Shared>, task: Placed, items: Vec<Args>) -> Map<Args, R> {
         Map {
-            crew,
-            pool,
-            job: pool.open_job(false),
+            job: shared.engine.open_job(false),
             task,
-            function,
+            single: false,
             total: items.len(),
             items: items.into_iter(),
-            chunks: Chunks::new(None, workers),
+            chunks: Chunks::new(None, shared.workers),
+            weight: 0,
             ranges: Vec::new(),
             results: Vec::new(),
             answered: 0,
             pending: None,
-            buffer: Vec::new(),
+            writer: Writer::in_parts(),
+            arrived: VecDeque::new(),
             failure: None,
+            shared: Arc::clone(shared),
         }
+    }
+
+    /// One call.
+    pub(crate) fn single(shared: &Arc<Shared>, task: Placed, arguments: Args) -> Map<Args, R> {
+        Map { single: true, ..Map::new(shared, task, vec![arguments]) }
+    }
+
+    /// The job's number in its pool.
+    pub(crate) fn key(&self) -> u64 {
+        self.job.key()
     }
 
     /// Runs the map: the results, or the failure of the earliest item that failed.
@@ -65,88 +102,83 @@ impl<'a, A: Serialize, R: DeserializeOwned> Map<'a, A, R> {
     /// the earliest failure is found whatever the timing, since chunks are
     /// submitted in order.
     pub(crate) fn run(mut self) -> Result<Vec<R>> {
-        let mut arrived = VecDeque::new();
+        let (shared, key) = (Arc::clone(&self.shared), self.key());
+        shared.drive(key, None, || self.step())?;
+        self.end()
+    }
+
+    /// See [`Machine::advance`].
+    fn step(&mut self) -> Step {
         loop {
-            let seen = self.pool.events();
-            self.submit()?;
-            self.job.take(&mut arrived);
-            if let Some(outcome) = arrived.pop_front() {
-                self.absorb(outcome);
-                arrived.drain(..).for_each(|outcome| self.absorb(outcome));
-                // What was learned may allow more to be submitted.
-                continue;
+            self.submit();
+            self.job.take(&mut self.arrived);
+            if self.arrived.is_empty() {
+                let owes = self.answered < self.ranges.len();
+                let has_more = self.failure.is_none() && (self.pending.is_some() || self.items.len() > 0);
+                return match (owes, has_more) {
+                    (false, false) => Step::Done,
+                    (true, false) => Step::Owed,
+                    (true, true) => Step::Hungry,
+                    (false, true) => Step::Full,
+                };
             }
-            if self.answered < self.ranges.len() {
-                let key = self.job.key();
-                self.crew.wait(|pool| pool.wait_for(key, None)).or_else(|error| self.unless_answered(error))?;
-            } else if self.pending.is_some() && self.failure.is_none() {
-                // Others fill the pool.
-                self.crew.wait(|pool| pool.wait_for_event(seen, None))?;
-            } else {
-                break;
+            // What is learned may allow more to be submitted.
+            while let Some(outcome) = self.arrived.pop_front() {
+                self.absorb(outcome);
             }
         }
+    }
+
+    fn end(self) -> Result<Vec<R>> {
         match self.failure {
             Some((_, error)) => Err(error),
             None => Ok(assemble(self.results, self.total)),
         }
     }
 
-    /// A pool that breaks answers every task first: those answers say more.
-    fn unless_answered(&self, error: Error) -> Result<()> {
-        if self.job.owed() == 0 { Ok(()) } else { Err(error) }
-    }
-
-    fn submit(&mut self) -> Result<()> {
+    fn submit(&mut self) {
         while self.failure.is_none() {
             let Some(range) = self.pending.take().or_else(|| self.cut()) else { break };
             let index = self.ranges.len() as u64;
-            let work = Work { index, mode: 0, function: &self.function, message: Message::of(&self.buffer) };
-            let room = match self.pool.room()? {
-                Room::Yes => self.pool.submit(&self.job, work),
-                Room::No => Ok(Room::No),
-            };
-            match room {
+            let message = self.writer.message();
+            let work = Work { index, mode: 0, function: &self.task.function, message };
+            match self.shared.submit(&self.job, work) {
                 Ok(Room::Yes) => {
                     self.ranges.push(range);
                     self.results.push(Vec::new());
-                    if self.buffer.capacity() > KEEP {
-                        self.buffer = Vec::new();
-                    }
+                    self.writer.clear();
                 }
                 Ok(Room::No) => {
                     self.pending = Some(range);
                     break;
                 }
-                Err(error) => {
-                    let closed = (error.kind() == manycore_engine::Kind::Closed).then(|| self.crew.broken()).flatten();
-                    self.fail(range.start, closed.unwrap_or_else(|| error.into()));
-                }
+                Err(error) => self.fail(range.start, error),
             }
         }
-        Ok(())
     }
 
     /// Encodes the next chunk. None: there is none, or outcomes must come first.
     fn cut(&mut self) -> Option<Range<usize>> {
         let size = self.chunks.next(self.items.len(), self.job.owed() as usize);
+        let size = size.min(self.shared.most_calls).min((CHUNK / self.weight.max(1)).max(1));
         if size == 0 {
             return None;
         }
         let start = self.total - self.items.len();
         let mut item = start;
-        let encoded = codec::begin(&mut self.buffer, size).and_then(|()| {
-            self.items.by_ref().take(size).try_for_each(|value| {
-                codec::push(&mut self.buffer, &value)?;
+        let writer = &mut self.writer;
+        let encoded = writer.begin(size).and_then(|()| {
+            self.items.by_ref().take(size).try_for_each(|arguments| {
+                arguments.write(writer)?;
                 item += 1;
                 Ok(())
             })
         });
+        self.weight = self.weight.max(self.writer.len() / size);
         match encoded {
             Ok(()) => Some(start..start + size),
             Err(error) => {
-                let message = format!("item {item} for `{}`: {error}", self.task);
-                self.fail(item, Error::new(Kind::Encoding, message).at(item));
+                self.fail(item, self.task.refused(&error, (!self.single).then_some(item)));
                 None
             }
         }
@@ -164,15 +196,13 @@ impl<'a, A: Serialize, R: DeserializeOwned> Map<'a, A, R> {
         };
         self.answered += 1;
         self.chunks.learn(range.len(), outcome.elapsed);
+        let first = (!self.single).then_some(range.start);
         let settled = match outcome.answer {
-            Answer::Returned(payload) => read(&bytes_of(&payload), range.len()),
+            Answer::Returned(payload) => read(&payload, range.len()),
             Answer::Raised(payload) => {
-                codec::read_failure(&bytes_of(&payload)).and_then(|failure| Err(failure.error(self.task, range.start)))
+                read_failure(&head_of(&payload)).and_then(|failure| Err(failure.error(self.task.name, first)))
             }
-            Answer::Lost(loss) => Err(match self.pool.broken() {
-                Some(_) => self.crew.broken().unwrap_or_else(|| Error::ended(&loss)),
-                None => Error::lost(&loss, self.task, range.start, range.len()),
-            }),
+            Answer::Lost(loss) => Err(self.shared.lost(&loss, self.task.name, first, outcome.reached, range.len())),
         };
         match settled {
             Ok(values) => self.results[outcome.index as usize] = values,
@@ -181,15 +211,63 @@ impl<'a, A: Serialize, R: DeserializeOwned> Map<'a, A, R> {
     }
 }
 
-fn read<R: DeserializeOwned>(bytes: &[u8], count: usize) -> Result<Vec<R>> {
-    let mut reader = Reader::new(bytes)?;
+impl<Args, R> Machine<Vec<R>> for Map<Args, R>
+where
+    Args: Arguments + Send,
+    R: DeserializeOwned + Send + 'static,
+{
+    fn advance(&mut self) -> Step {
+        self.step()
+    }
+
+    fn cancel(&mut self) {
+        // No other failure counts: who cancels wants to hear that it was cancelled.
+        self.failure = Some((0, self.task.cancelled()));
+        self.pending = None;
+        self.shared.crew.cancel(self.job.key());
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<R>> {
+        self.end()
+    }
+}
+
+/// One call, as a machine.
+pub(crate) struct Single<Args, R>(pub(crate) Map<Args, R>);
+
+impl<Args, R> Machine<R> for Single<Args, R>
+where
+    Args: Arguments + Send,
+    R: DeserializeOwned + Send + 'static,
+{
+    fn advance(&mut self) -> Step {
+        self.0.step()
+    }
+
+    fn cancel(&mut self) {
+        Machine::cancel(&mut self.0);
+    }
+
+    fn finish(self: Box<Self>) -> Result<R> {
+        only(self.0.end()?)
+    }
+}
+
+/// The result of one call.
+pub(crate) fn only<R>(mut results: Vec<R>) -> Result<R> {
+    results.pop().ok_or_else(|| Error::new(Kind::System, "a call was answered without a result; this is a bug"))
+}
+
+fn read<R: DeserializeOwned + 'static>(payload: &Payload, count: usize) -> Result<Vec<R>> {
+    let head = head_of(payload);
+    let mut reader = Reader::in_parts(&head, Segments::of(payload))?;
     if reader.count != count {
         return Err(Error::new(
             Kind::System,
             format!("{} results came for {count} items; this is a bug", reader.count),
         ));
     }
-    (0..count).map(|_| reader.read()).collect()
+    (0..count).map(|_| reader.read_value()).collect()
 }
 
 fn assemble<R>(mut chunks: Vec<Vec<R>>, total: usize) -> Vec<R> {

@@ -1,34 +1,75 @@
 //! `Pool`: worker processes that run this program's tasks.
 
+use crate::builder::PoolBuilder;
 use crate::code::Code;
-use crate::crew::Crew;
-use crate::error::{Error, Kind, Result};
-use crate::init;
-use crate::map::Map;
-use crate::registry::Registry;
+use crate::error::Result;
+use crate::imap::Imap;
+use crate::map::{Map, Single, only};
+use crate::shared::{Placed, Shared};
 use crate::task::Task;
-use manycore_engine::os::cpus;
-use manycore_engine::pool::{Function, Message};
-use serde::Serialize;
+use crate::ticket::Ticket;
+use crate::values::Arguments;
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Seats of the largest pool: a limit of the shared memory's layout.
-const MOST: usize = 4095;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Worker processes that run functions of this program.
 ///
-/// Any number of threads may use one pool at the same time. Dropping it ends the
-/// workers and waits for their end, which takes a moment when they are idle. They
-/// also end when this process does, however it ends.
+/// | | one call | many | lazily |
+/// |---|---|---|---|
+/// | waits | [`apply`](Pool::apply) | [`map`](Pool::map), [`starmap`](Pool::starmap) | [`imap`](Pool::imap), [`imap_unordered`](Pool::imap_unordered) |
+/// | gives a [`Ticket`] | [`apply_async`](Pool::apply_async) | [`map_async`](Pool::map_async), [`starmap_async`](Pool::starmap_async) | |
+///
+/// What is called is a function, a closure without captures, or what [`closure!`](crate::closure!) makes
+/// of one with captures; see [`Task`].
+///
+/// Any number of threads may use one pool at the same time. Dropping it ends the workers, at once if
+/// something is still running; [`close`](Pool::close) and [`join`](Pool::join) let everything be done first.
+/// The workers also end when this process does, however it ends.
+///
+/// # Errors
+/// What a call of this pool can fail with:
+///
+/// - [`is_panic`](crate::Error::is_panic): the task panicked. Its worker lives on.
+/// - [`is_worker_lost`](crate::Error::is_worker_lost): its worker was killed, crashed or exited. Other calls are
+///   not affected, and the pool goes on with a new worker.
+/// - [`is_expired`](crate::Error::is_expired): it ran longer than [`task_timeout`](PoolBuilder::task_timeout).
+/// - [`is_encoding`](crate::Error::is_encoding), [`is_too_large`](crate::Error::is_too_large): an argument or a
+///   result cannot travel.
+/// - [`is_unregistered`](crate::Error::is_unregistered): the function cannot be found by the workers.
+/// - [`is_closed`](crate::Error::is_closed), [`is_start`](crate::Error::is_start): the pool takes no more calls,
+///   or no worker is left.
 pub struct Pool {
-    engine: Arc<manycore_engine::pool::Pool>,
-    crew: Crew,
-    workers: usize,
-    /// Tasks without captures by their code, once they are placed in shared memory.
-    placed: Mutex<HashMap<Vec<u8>, Arc<Function>>>,
+    shared: Arc<Shared>,
+}
+
+/// What a pool has done so far. A *task* here is one call, or the chunk of calls that a map sends at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Worker processes now.
+    pub workers: usize,
+    /// Worker processes started so far.
+    pub workers_started: u64,
+    /// Worker processes that have ended so far, whatever the cause.
+    pub workers_ended: u64,
+    /// Tasks submitted so far.
+    pub submitted: u64,
+    /// Tasks that a worker has or that wait for one.
+    pub in_flight: usize,
+    /// Tasks that gave a result.
+    pub returned: u64,
+    /// Tasks that panicked, or whose result could not travel.
+    pub failed: u64,
+    /// Tasks whose worker was lost, or that the end of the pool has caught.
+    pub lost: u64,
+    /// Tasks that were cancelled.
+    pub cancelled: u64,
+    /// Tasks that ran longer than they may.
+    pub expired: u64,
+    /// The time workers spent in tasks, all together.
+    pub busy: Duration,
 }
 
 impl Pool {
@@ -37,105 +78,266 @@ impl Pool {
     /// groups are worth.
     ///
     /// # Errors
-    /// See [`Pool::with_workers`].
+    /// See [`PoolBuilder::build`].
     pub fn new() -> Result<Pool> {
-        Pool::with_workers(cpus::usable().min(MOST))
+        Pool::builder().build()
     }
 
     /// A pool with `workers` workers.
     ///
-    /// Returns when the first of them is ready.
-    ///
     /// # Errors
-    /// Where [`crate::init`] was not called; [`Error::is_start`] where workers do
-    /// not reach it, or cannot be this program's.
+    /// See [`PoolBuilder::build`].
     pub fn with_workers(workers: usize) -> Result<Pool> {
-        init::check()?;
-        let registry = Registry::get()?;
-        let Some(seats) = u16::try_from(workers).ok().filter(|_| (1..=MOST).contains(&workers)) else {
-            return Err(Error::new(Kind::Usage, format!("a pool has from 1 to {MOST} workers, not {workers}")));
-        };
-        let engine = manycore_engine::pool::Pool::new(seats)?;
-        let crew = Crew::start(Arc::clone(&engine), registry.fingerprint, workers)?;
-        Ok(Pool { engine, crew, workers, placed: Mutex::default() })
+        Pool::builder().workers(workers).build()
+    }
+
+    /// A pool that is told more: an initializer, limits.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::default()
+    }
+
+    pub(crate) fn over(shared: Arc<Shared>) -> Pool {
+        Pool { shared }
     }
 
     /// How many workers the pool keeps.
     pub fn workers(&self) -> usize {
-        self.workers
+        self.shared.workers
+    }
+
+    /// Runs `task` once, in a worker, and waits for its result.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// fn add(a: u32, b: u32) -> u32 {
+    ///     a + b
+    /// }
+    ///
+    /// let pool = manycore::Pool::with_workers(1)?;
+    /// assert_eq!(pool.apply(add, (1, 2))?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Pool`].
+    pub fn apply<Args, F>(&self, task: F, arguments: Args) -> Result<F::Output>
+    where
+        Args: Arguments,
+        F: Task<Args, Output: DeserializeOwned + 'static>,
+    {
+        let _active = self.shared.enter()?;
+        only(Map::single(&self.shared, self.place(&task)?, arguments).run()?)
     }
 
     /// Runs `task` on every item, in the workers, and gives the results in the
     /// order of the items.
     ///
-    /// `task` is a function, a closure without captures, or what [`crate::closure!`]
-    /// makes of one with captures; see [`Task`]. It takes one argument.
-    ///
     /// Items travel in chunks whose size follows what they turn out to cost; a
     /// chunk is about a millisecond of work, or one item.
     ///
-    /// # Errors
-    /// The first that failed, in the order of the items. Items after it may not have been
-    /// run; none is still running when this returns.
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// assert_eq!(pool.map(|x: u64| x * x, 0..4)?, [0, 1, 4, 9]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
-    /// - [`Error::is_panic`]: the task panicked.
-    /// - [`Error::is_worker_lost`]: its worker was killed, crashed or exited. Other
-    ///   calls on this pool are not affected, and it goes on with a new worker.
-    /// - [`Error::is_encoding`], [`Error::is_too_large`]: an item or a result
-    ///   cannot travel.
-    /// - [`Error::is_unregistered`]: the function cannot be found by the workers.
-    /// - [`Error::is_closed`], [`Error::is_start`]: no worker is left.
+    /// # Errors
+    /// The first that failed, in the order of the items; see [`Pool`] and [`Error::item`](crate::Error::item).
+    /// Items after it may not have been run; none is still running when this returns.
     pub fn map<A, F, I>(&self, task: F, items: I) -> Result<Vec<F::Output>>
     where
-        A: Serialize + 'static,
-        F: Task<(A,), Output: DeserializeOwned>,
+        (A,): Arguments,
+        F: Task<(A,), Output: DeserializeOwned + 'static>,
         I: IntoIterator<Item = A>,
     {
-        if !self.engine.is_ours() {
-            let message = "this pool belongs to the process that this one was forked from; make one of its own";
-            return Err(Error::new(Kind::Closed, message));
-        }
-        let code = Code::of(&task)?;
-        let function = self.function(&code)?;
+        self.starmap(task, items.into_iter().map(|item| (item,)))
+    }
+
+    /// As [`map`](Pool::map), for tasks of several arguments: each item is the tuple of them.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// assert_eq!(pool.starmap(|a: u32, b: u32| a + b, [(1, 2), (3, 4)])?, [3, 7]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`map`](Pool::map).
+    pub fn starmap<Args, F, I>(&self, task: F, items: I) -> Result<Vec<F::Output>>
+    where
+        Args: Arguments,
+        F: Task<Args, Output: DeserializeOwned + 'static>,
+        I: IntoIterator<Item = Args>,
+    {
+        let _active = self.shared.enter()?;
         let items = Vec::from_iter(items);
-        Map::new((&self.crew, &self.engine), (code.name, function), items, self.workers).run()
+        Map::new(&self.shared, self.place(&task)?, items).run()
+    }
+
+    /// As [`map`](Pool::map), lazily: an iterator over the results, in the order of the items. Items are
+    /// read as results are taken, at most [`Imap::buffersize`] ahead, so they may be without end.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// let squares = pool.imap(|x: u64| x * x, 0..)?.take_while(|square| square.as_ref().is_ok_and(|x| *x < 30));
+    /// assert_eq!(squares.collect::<manycore::Result<Vec<_>>>()?, [0, 1, 4, 9, 16, 25]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Where no call can be made at all; otherwise each result is one of its own, see [`Pool`].
+    pub fn imap<'p, A, F, I>(&'p self, task: F, items: I) -> Result<Imap<'p, (A,), F::Output>>
+    where
+        (A,): Arguments,
+        F: Task<(A,), Output: DeserializeOwned + 'static>,
+        I: IntoIterator<Item = A, IntoIter: 'p>,
+    {
+        self.lazy(&task, items.into_iter().map(|item| (item,)), true)
+    }
+
+    /// As [`imap`](Pool::imap), with the results in the order in which they come.
+    ///
+    /// # Errors
+    /// See [`imap`](Pool::imap).
+    pub fn imap_unordered<'p, A, F, I>(&'p self, task: F, items: I) -> Result<Imap<'p, (A,), F::Output>>
+    where
+        (A,): Arguments,
+        F: Task<(A,), Output: DeserializeOwned + 'static>,
+        I: IntoIterator<Item = A, IntoIter: 'p>,
+    {
+        self.lazy(&task, items.into_iter().map(|item| (item,)), false)
+    }
+
+    fn lazy<'p, Args, F>(
+        &'p self,
+        task: &F,
+        items: impl Iterator<Item = Args> + 'p,
+        ordered: bool,
+    ) -> Result<Imap<'p, Args, F::Output>>
+    where
+        Args: Arguments,
+        F: Task<Args, Output: DeserializeOwned + 'static>,
+    {
+        let _active = self.shared.enter()?;
+        let job = self.shared.engine.open_job(false);
+        Ok(Imap::new(&self.shared, job, self.place(task)?, items, ordered))
+    }
+
+    /// Runs `task` once, in a worker, and gives a ticket for its result at once.
+    ///
+    /// # Errors
+    /// Where the call cannot be made at all; what becomes of it, says the ticket.
+    pub fn apply_async<Args, F>(&self, task: F, arguments: Args) -> Result<Ticket<F::Output>>
+    where
+        Args: Arguments + Send,
+        F: Task<Args, Output: DeserializeOwned + Send + 'static>,
+    {
+        let _active = self.shared.enter()?;
+        let map = Map::single(&self.shared, self.place(&task)?, arguments);
+        Ticket::start(&self.shared, map.key(), Box::new(Single(map)))
+    }
+
+    /// As [`map`](Pool::map), but gives a ticket for the results at once. Items are read before it returns.
+    ///
+    /// # Errors
+    /// See [`apply_async`](Pool::apply_async).
+    pub fn map_async<A, F, I>(&self, task: F, items: I) -> Result<Ticket<Vec<F::Output>>>
+    where
+        (A,): Arguments + Send,
+        F: Task<(A,), Output: DeserializeOwned + Send + 'static>,
+        I: IntoIterator<Item = A>,
+    {
+        self.starmap_async(task, items.into_iter().map(|item| (item,)))
+    }
+
+    /// As [`starmap`](Pool::starmap), but gives a ticket for the results at once. Items are read before it
+    /// returns.
+    ///
+    /// # Errors
+    /// See [`apply_async`](Pool::apply_async).
+    pub fn starmap_async<Args, F, I>(&self, task: F, items: I) -> Result<Ticket<Vec<F::Output>>>
+    where
+        Args: Arguments + Send,
+        F: Task<Args, Output: DeserializeOwned + Send + 'static>,
+        I: IntoIterator<Item = Args>,
+    {
+        let _active = self.shared.enter()?;
+        let items = Vec::from_iter(items);
+        let map = Map::new(&self.shared, self.place(&task)?, items);
+        Ticket::start(&self.shared, map.key(), Box::new(map))
+    }
+
+    /// What the pool has done so far.
+    pub fn statistics(&self) -> Statistics {
+        let engine = self.shared.engine.statistics();
+        let (workers, workers_started) = self.shared.crew.count();
+        Statistics {
+            workers,
+            workers_started,
+            workers_ended: engine.ended,
+            submitted: engine.submitted,
+            in_flight: self.shared.engine.in_flight(),
+            returned: engine.returned,
+            failed: engine.raised,
+            lost: engine.lost,
+            cancelled: engine.cancelled,
+            expired: engine.expired,
+            busy: Duration::from_nanos(engine.running),
+        }
+    }
+
+    /// Takes no more calls. Those that were made go on; wait for them with [`join`](Pool::join).
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Waits until every call that was made is done, and the workers have ended. Tickets keep their results.
+    /// What is left of an [`Imap`] fails with [`Error::is_closed`](crate::Error::is_closed).
+    ///
+    /// # Errors
+    /// Where the pool was neither closed nor terminated before.
+    pub fn join(&self) -> Result<()> {
+        self.shared.join()
     }
 
     /// Ends every worker at once, also in the middle of a task. Calls that wait in other
-    /// threads fail with [`Error::is_closed`], and so does every later one.
+    /// threads, and tickets, fail with [`Error::is_closed`](crate::Error::is_closed), and so does every later one.
     pub fn terminate(&self) {
-        if self.engine.is_ours() {
-            self.crew.end(true);
-        }
+        self.shared.terminate();
     }
 
-    fn function(&self, code: &Code) -> Result<Arc<Function>> {
-        let message = Message::of(&code.bytes);
-        if code.has_captures {
-            return Ok(self.engine.function(message, false)?);
-        }
-        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = placed.get(&code.bytes) {
-            return Ok(Arc::clone(function));
-        }
-        let function = self.engine.function(message, true)?;
-        placed.insert(code.bytes.clone(), Arc::clone(&function));
-        Ok(function)
+    fn place<Args: 'static, F: Task<Args>>(&self, task: &F) -> Result<Placed> {
+        self.shared.place(&Code::of(task)?)
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // A forked process has a copy of the pool, but not its workers.
-        if self.engine.is_ours() {
-            // Something runs only where a call was left by a panic: nobody waits for it.
-            self.crew.end(self.engine.in_flight() > 0);
+        // A forked process has a copy of the pool, but neither its workers nor its threads.
+        if self.shared.engine.is_ours() {
+            self.shared.close();
+            // Nobody waits for what still runs but holders of tickets, who get an error.
+            self.shared.crew.end(self.shared.engine.in_flight() > 0 || !self.shared.keeper.is_idle());
+            self.shared.stop();
+            // Tickets that are asked for now hear that the pool is gone.
+            let _ = self.shared.engine.terminate();
         }
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("workers", &self.workers).finish_non_exhaustive()
+        f.debug_struct("Pool").field("workers", &self.workers()).finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@ use crate::code::{Call, Ready};
 use crate::codec::{self, Reader};
 use crate::error::Result;
 use crate::record::Arrival;
+use crate::values::Arguments;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::type_name;
@@ -70,7 +71,7 @@ macro_rules! functions {
         impl<F, R, $($argument),*> Task<($($argument,)*)> for F
         where
             F: Fn($($argument),*) -> R + Copy + Send + Sync + 'static,
-            ($($argument,)*): DeserializeOwned + 'static,
+            ($($argument,)*): Arguments,
             R: Serialize + 'static,
         {
             type Output = R;
@@ -125,7 +126,7 @@ impl<C, F, Args, R> Task<Args> for Bound<C, F>
 where
     C: Serialize + DeserializeOwned + 'static,
     F: Fn(&C, Args) -> R + Copy + Send + Sync + 'static,
-    Args: DeserializeOwned + 'static,
+    Args: Arguments,
     R: Serialize + 'static,
 {
     type Output = R;

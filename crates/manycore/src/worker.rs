@@ -1,13 +1,13 @@
 //! The worker's side: reach the pool, then take a task, run it, give its outcome.
 
-use crate::code::{self, Call};
-use crate::codec;
+use crate::code::{self, Call, Chunk};
+use crate::codec::{Reader, Writer, head_of};
 use crate::error::{Error, Result};
 use crate::failure::{self, Failure};
 use crate::invitation::Invitation;
 use crate::registry::Registry;
-use manycore_engine::pool::{Message, Next, Payload, Task, Verdict, Worker};
-use std::borrow::Cow;
+use crate::welcome::Welcome;
+use manycore_engine::pool::{Message, Next, Segments, Task, Verdict, Worker};
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::RawFd;
@@ -19,7 +19,13 @@ pub(crate) fn serve(invitation: &Invitation, seat: u16, bell: RawFd) -> ! {
         Err(error) => refuse(&mut worker, &error),
         Ok(()) => {
             failure::listen(false);
-            let ran = Loop { worker, known: HashMap::new(), output: Vec::new() }.run();
+            let welcome = worker.welcome().map_err(Error::from);
+            let welcome = welcome.and_then(|bytes| Welcome::from_bytes(bytes.as_deref()));
+            let most_calls = match welcome.and_then(|welcome| welcome.obey().map(|()| welcome.most_calls)) {
+                Ok(most_calls) => most_calls.unwrap_or(usize::MAX),
+                Err(error) => refuse(&mut worker, &error),
+            };
+            let ran = Loop { worker, known: HashMap::new(), output: Writer::in_parts(), calls_left: most_calls }.run();
             if let Err(error) = ran {
                 say(&error);
                 std::process::exit(1);
@@ -64,7 +70,9 @@ struct Loop {
     /// Tasks by the number the pool gave them: those without captures for good, the
     /// others until the pool says that their job is over.
     known: HashMap<u64, Box<dyn Call>>,
-    output: Vec<u8>,
+    output: Writer,
+    /// Calls until this worker goes and another comes.
+    calls_left: usize,
 }
 
 impl Loop {
@@ -73,8 +81,15 @@ impl Loop {
         loop {
             match self.worker.wait() {
                 Ok(Next::Task(task)) => {
-                    self.execute(task)?;
-                    self.trim();
+                    match self.execute(task) {
+                        // The task was taken back: this process is about to be killed, and says nothing more.
+                        Err(error) if error.kind() == manycore_engine::Kind::Closed => return Ok(()),
+                        done => done?,
+                    }
+                    self.output.clear();
+                    if self.calls_left == 0 {
+                        return Ok(());
+                    }
                 }
                 Ok(Next::Again) => {}
                 Ok(Next::End) => return Ok(()),
@@ -84,31 +99,34 @@ impl Loop {
         }
     }
 
-    fn execute(&mut self, mut task: Task) -> Result<()> {
-        let body = task.take_body();
+    fn execute(&mut self, mut task: Task) -> manycore_engine::Result<()> {
         let ran = match self.learn(&task) {
-            Ok(()) => self.known[&task.function].run(&bytes_of(&body), &mut self.output),
+            Ok(()) => self.call(&mut task),
             Err(error) => Err(Failure::of(&error, 0)),
         };
-        drop(body);
         let failure = match ran {
-            Ok(()) => match self.worker.finish(&task, Verdict::Returned, Message::of(&self.output)) {
-                Ok(()) => return Ok(()),
+            Ok(()) => match self.worker.finish(&task, Verdict::Returned, self.output.message()) {
                 Err(error) if error.kind() == manycore_engine::Kind::TooLarge => Failure::of(&error.into(), 0),
-                Err(error) => return Err(error.into()),
+                finished => return finished,
             },
             Err(failure) => failure,
         };
-        codec::write_failure(&failure, &mut self.output)?;
-        self.worker.finish(&task, Verdict::Raised, Message::of(&self.output))?;
-        Ok(())
+        if let Err(error) = self.output.failure(&failure) {
+            // Text and numbers: there is nothing in it that could not be written.
+            say(&error);
+        }
+        self.worker.finish(&task, Verdict::Raised, self.output.message())
     }
 
-    /// Keeps the buffer for the next result, unless it is a burden.
-    fn trim(&mut self) {
-        if self.output.capacity() > KEEP {
-            self.output = Vec::new();
-        }
+    fn call(&mut self, task: &mut Task) -> std::result::Result<(), Failure> {
+        let body = task.take_body();
+        let head = head_of(&body);
+        let mut input = Reader::in_parts(&head, Segments::of(&body)).map_err(|error| Failure::of(&error, 0))?;
+        self.calls_left = self.calls_left.saturating_sub(input.count);
+        let worker = &self.worker;
+        let reach = |item| worker.reach(item as u64);
+        let chunk = Chunk { each: task.mode == 1, reach: Some(&reach) };
+        self.known[&task.function].run_chunk(&mut input, &mut self.output, chunk)
     }
 
     /// Makes the task's function known.
@@ -121,17 +139,5 @@ impl Loop {
         let (bytes, _) = self.worker.function(task)?;
         self.known.insert(task.function, code::open(&bytes)?);
         Ok(())
-    }
-}
-
-/// Bytes of the largest buffer that is kept between two tasks.
-pub(crate) const KEEP: usize = 4 << 20;
-
-/// What a payload holds. One that lies in shared memory is copied first: others
-/// may write there while serde reads.
-pub(crate) fn bytes_of(payload: &Payload) -> Cow<'_, [u8]> {
-    match payload {
-        Payload::Inline(bytes) => Cow::Borrowed(bytes),
-        Payload::Block(_) => Cow::Owned(payload.to_vec()),
     }
 }

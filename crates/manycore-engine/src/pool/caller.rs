@@ -390,8 +390,10 @@ impl Pool {
     /// Fails every task of `job` with [`Loss::Cancelled`]: those in the queue at once, and
     /// they never run; those that run as soon as their worker is buried. Gives the
     /// seats of those workers: they answer nothing any more, and the caller ends them.
-    pub fn cancel(&self, job: u64) -> Vec<u16> {
-        let seats = self.ledger().cancel(&self.region, job, &Loss::Cancelled);
+    ///
+    /// With `running` false those that run are left alone.
+    pub fn cancel(&self, job: u64, running: bool) -> Vec<u16> {
+        let seats = self.ledger().cancel(&self.region, job, running, &Loss::Cancelled);
         self.nudge();
         seats
     }

@@ -339,9 +339,9 @@ impl Ledger {
     }
 
     /// Fails every task of job `key` with `loss`: at once where no worker has claimed
-    /// it; otherwise it is revoked, and fails when its worker is buried. Gives the seats
+    /// it; one that is `running`, if that is meant, too, is revoked, and fails when its worker is buried. Gives the seats
     /// of those workers, who must be ended now.
-    pub(super) fn cancel(&mut self, region: &Arc<Region>, key: u64, loss: &Loss) -> Vec<u16> {
+    pub(super) fn cancel(&mut self, region: &Arc<Region>, key: u64, running: bool, loss: &Loss) -> Vec<u16> {
         let queue = region.queue();
         let mut seats = Vec::new();
         for index in 0..self.owed.len() {
@@ -351,7 +351,7 @@ impl Ledger {
                 let Some(owed) = self.owed[index].take() else { continue };
                 self.withdrawn.push((index as u32, position));
                 self.fail(region, &owed, 0, loss);
-            } else {
+            } else if running {
                 seats.extend(self.revoke(region, index, |_| true, loss));
             }
         }

@@ -172,10 +172,80 @@ impl Payload {
         }
     }
 
+    /// A private copy of the head.
+    pub fn head_to_vec(&self) -> Vec<u8> {
+        // SAFETY: a head is no longer than its payload (`Lease::new`).
+        unsafe { copy(self.base(), self.head_len()) }
+    }
+
     /// A private copy of the whole message.
     pub fn to_vec(&self) -> Vec<u8> {
         // SAFETY: a payload is `len` bytes long at `base`.
         unsafe { copy(self.base(), self.len()) }
+    }
+}
+
+/// The segments of a received message, one after the other. How long each is stands
+/// in the head, so whoever reads that asks for them in turn.
+#[derive(Debug)]
+pub struct Segments {
+    lease: Option<Arc<Lease>>,
+    end: usize,
+}
+
+/// A run of bytes of a received message, used in place. Its block goes back when the
+/// last piece of it does.
+///
+/// A piece derefs to ordinary slices, although the block lies in memory that others map,
+/// because the block is the receiver's alone: whoever follows the protocol writes it
+/// no more. A peer that does so nevertheless changes what is read here, as a wild pointer
+/// in this process would; where that is to be ruled out, take a copy.
+#[derive(Debug)]
+pub struct Piece {
+    lease: Arc<Lease>,
+    start: usize,
+    len: usize,
+}
+
+impl Segments {
+    /// Those of `payload`; an inline one has none.
+    pub fn of(payload: &Payload) -> Segments {
+        match payload {
+            Payload::Inline(_) => Segments { lease: None, end: 0 },
+            Payload::Block(lease) => Segments { lease: Some(Arc::clone(lease)), end: lease.head() },
+        }
+    }
+
+    /// The next segment, which has `len` bytes and starts at a multiple of [`ALIGN`].
+    ///
+    /// # Errors
+    /// [`crate::Kind::Corrupt`] where the message is shorter.
+    pub fn next(&mut self, len: usize) -> Result<Piece> {
+        let lease = self.lease.as_ref();
+        let start = self.end.checked_next_multiple_of(ALIGN);
+        let inside = |start: usize| start.checked_add(len).filter(|end| lease.is_some_and(|all| *end <= all.len()));
+        let (Some(lease), Some(start), Some(end)) = (lease, start, start.and_then(inside)) else {
+            return Err(Error::corrupt(format_args!("a message is shorter than its segment of {len} bytes")));
+        };
+        self.end = end;
+        Ok(Piece { lease: Arc::clone(lease), start, len })
+    }
+}
+
+impl Piece {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: inside the block (checked by `next`), which stays held as long as the
+        // lease lives. Initialised: memory of a file. Nobody writes it meanwhile: no other
+        // piece covers it (`next` only goes forward), and by protocol a held block is its
+        // holder's alone (see above for the peer that breaks it).
+        unsafe { std::slice::from_raw_parts(self.lease.base().as_ptr().add(self.start), self.len) }
+    }
+
+    /// The bytes, to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; and `&mut self` is the only way to this run of bytes.
+        unsafe { std::slice::from_raw_parts_mut(self.lease.base().as_ptr().add(self.start), self.len) }
     }
 }
 

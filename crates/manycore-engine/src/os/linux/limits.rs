@@ -9,6 +9,12 @@ pub fn memory(bytes: u64) -> Result<()> {
     set(Resource::As, bytes, bytes).map_err(refused("limiting a process's memory"))
 }
 
+/// At most `bytes` of memory of its own: data, heap, stacks, private mappings. Memory that is shared
+/// with other processes does not count.
+pub fn data(bytes: u64) -> Result<()> {
+    set(Resource::Data, bytes, bytes).map_err(refused("limiting a process's own memory"))
+}
+
 /// At most `seconds` of a processor's time: then SIGXCPU, a second later SIGKILL.
 pub fn processor(seconds: u64) -> Result<()> {
     set(Resource::Cpu, seconds, seconds.saturating_add(1)).map_err(refused("limiting a process's time"))

@@ -1,0 +1,125 @@
+//! What a pool can be told before it starts.
+
+use crate::code::Code;
+use crate::crew::Crew;
+use crate::error::{Error, Kind, Result};
+use crate::init;
+use crate::pool::Pool;
+use crate::registry::Registry;
+use crate::shared::Shared;
+use crate::task::Task;
+use crate::values::Arguments;
+use crate::watchdog::Watchdog;
+use crate::welcome::Welcome;
+use manycore_engine::os::cpus;
+use manycore_engine::pool::Message;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Seats of the largest pool: a limit of the shared memory's layout.
+const MOST: usize = 4095;
+
+/// What a [`Pool`] is told before it starts; from [`Pool::builder`].
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// use std::time::Duration;
+///
+/// let pool = manycore::Pool::builder()
+///     .workers(2)
+///     .initializer(|level: u8| assert!(level < 10), (3,))
+///     .max_tasks_per_worker(1000)
+///     .task_timeout(Duration::from_secs(30))
+///     .memory_limit(1 << 30)
+///     .build()?;
+/// assert_eq!(pool.apply(|x: u64| x + 1, (1,))?, 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct PoolBuilder {
+    workers: Option<usize>,
+    welcome: Welcome,
+    limit: Option<Duration>,
+    error: Option<Error>,
+}
+
+impl PoolBuilder {
+    /// How many workers, from 1 to 4095; as many as this process may use processors unless it is said.
+    pub fn workers(mut self, workers: usize) -> PoolBuilder {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Every worker runs `task` before its first call; what it gives is dropped. A worker whose initializer
+    /// panics takes no calls, and the pool then fails with what it said.
+    pub fn initializer<Args, F>(mut self, task: F, arguments: Args) -> PoolBuilder
+    where
+        Args: Arguments,
+        F: Task<Args>,
+    {
+        match Code::of(&task).and_then(|code| self.welcome.initialize(&code, arguments)) {
+            Ok(()) => {}
+            Err(error) => self.error = Some(error),
+        }
+        self
+    }
+
+    /// A worker is replaced by a new one when it has run so many calls, at least 1. Those of a map that
+    /// travelled together with the last one are done first.
+    pub fn max_tasks_per_worker(mut self, calls: usize) -> PoolBuilder {
+        self.welcome.most_calls = Some(calls);
+        self
+    }
+
+    /// A call may run for so long; then its worker is killed, and it fails with [`Error::is_expired`]. Never
+    /// earlier, and later by at most an eighth of that time, or a fifth of a second.
+    pub fn task_timeout(mut self, limit: Duration) -> PoolBuilder {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// So many bytes of memory a worker may have for itself: its data, heap and stacks (`RLIMIT_DATA`), the
+    /// program's own included, shared memory not. What asks for more gets none, which ends most programs:
+    /// the task fails with [`Error::is_worker_lost`].
+    pub fn memory_limit(mut self, bytes: u64) -> PoolBuilder {
+        self.welcome.memory = Some(bytes);
+        self
+    }
+
+    /// Starts the workers, and returns when the first of them is ready.
+    ///
+    /// # Errors
+    /// Where [`init`](crate::init) was not called, or a number is out of range; [`Error::is_start`] where workers do
+    /// not get as far as `init`, or their initializer panics; [`Error::is_different_build`].
+    pub fn build(self) -> Result<Pool> {
+        init::check()?;
+        let registry = Registry::get()?;
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let workers = self.workers.unwrap_or_else(|| cpus::usable().min(MOST));
+        let usage = |message| Err(Error::new(Kind::Usage, message));
+        let Some(seats) = u16::try_from(workers).ok().filter(|_| (1..=MOST).contains(&workers)) else {
+            return usage(format!("a pool has from 1 to {MOST} workers, not {workers}"));
+        };
+        if self.welcome.most_calls == Some(0) {
+            return usage("a worker must be allowed at least one call".to_owned());
+        }
+        if self.limit == Some(Duration::ZERO) {
+            return usage("a task must be allowed some time".to_owned());
+        }
+        let engine = manycore_engine::pool::Pool::new(seats)?;
+        engine.set_welcome(Message::of(&self.welcome.to_bytes()?))?;
+        let crew = Crew::start(engine, registry.fingerprint, workers)?;
+        let most_calls = self.welcome.most_calls.unwrap_or(usize::MAX);
+        let shared = Arc::new(Shared::new(crew, workers, most_calls, self.limit.map(Watchdog::new)));
+        let pool = Pool::over(Arc::clone(&shared));
+        if let Some(watchdog) = &shared.watchdog {
+            watchdog.start(Arc::clone(&shared))?;
+        }
+        Ok(pool)
+    }
+}

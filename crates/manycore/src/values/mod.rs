@@ -1,0 +1,29 @@
+//! Values on their way between processes: written by serde, but for long runs of plain
+//! numbers, which are copied as they lie in memory.
+//!
+//! What travels is a head and any number of segments. The head is what `postcard` writes. A
+//! [`Slice`] anywhere in a value, and a `Vec` of numbers that *is* an argument or a
+//! result, writes into the head how many bytes it has, and where they are:
+//!
+//! | in the head | then |
+//! |---|---|
+//! | 0 | the number of bytes, and the bytes |
+//! | n + 1 | nothing: the next segment, of n bytes |
+//!
+//! Segments are copied once into shared memory. Their receiver uses them in place
+//! (`Slice`) or copies them out (`Vec`).
+
+mod arguments;
+mod parts;
+mod plain;
+mod slice;
+
+pub use arguments::Arguments;
+pub(crate) use parts::{Part, Received, Sent};
+pub(crate) use plain::{read_plain, write_plain};
+pub use slice::{Bytes, Slice};
+
+/// From this many bytes on a run of numbers is a segment. Below, two copies of it are
+/// cheaper than a segment's start at the next cache line, and the engine's views
+/// in place start at this size.
+pub(crate) const SEGMENT_FROM: usize = 1 << 16;

@@ -1,0 +1,78 @@
+//! A `Vec` of numbers that is an argument or a result as such: no serde for each element.
+//!
+//! Only in messages that may have segments, on both sides. Without them everything is serde's.
+
+use super::{Part, SEGMENT_FROM};
+use crate::codec::{Reader, Writer};
+use crate::error::{Error, Kind, Result};
+use bytemuck::Pod;
+use std::any::Any;
+
+macro_rules! for_each_number {
+    ($vector:ident => $body:expr) => {
+        for_each_number!($vector => $body; u8 f64 f32 i32 i64 u32 u64 usize isize u16 i16 i8 u128 i128)
+    };
+    ($vector:ident => $body:expr; $($number:ty)*) => {
+        // Which one it is, if any, is known when the code is compiled: none of these tests is left of it.
+        $(if let Some($vector) = $vector.downcast_mut::<Option<Vec<$number>>>() {
+            return $body;
+        })*
+    };
+}
+
+/// Writes what is in `value`, an `Option` with something in it, if that is a vector of numbers. Says whether.
+#[inline]
+pub(crate) fn write_plain(value: &mut dyn Any, writer: &mut Writer) -> Result<bool> {
+    if !writer.has_parts() {
+        return Ok(false);
+    }
+    for_each_number!(value => match value.take() {
+        Some(items) => write(items, writer).map(|()| true),
+        None => Ok(false),
+    });
+    Ok(false)
+}
+
+/// Fills `value`, an empty `Option`, if it is for a vector of numbers. Says whether.
+#[inline]
+pub(crate) fn read_plain(value: &mut dyn Any, reader: &mut Reader<'_>) -> Result<bool> {
+    if !reader.has_segments() {
+        return Ok(false);
+    }
+    for_each_number!(value => {
+        *value = Some(read(reader)?);
+        Ok(true)
+    });
+    Ok(false)
+}
+
+fn write<T: Pod + Send>(items: Vec<T>, writer: &mut Writer) -> Result<()> {
+    let bytes: &[u8] = bytemuck::cast_slice(&items);
+    if bytes.len() < SEGMENT_FROM {
+        writer.push(&0u64)?;
+        return writer.push_bytes(bytes);
+    }
+    writer.push(&(bytes.len() as u64 + 1))?;
+    writer.push_part(Part::vec(items));
+    Ok(())
+}
+
+fn read<T: Pod>(reader: &mut Reader<'_>) -> Result<Vec<T>> {
+    match reader.read::<u64>()? {
+        0 => copy(reader.read_bytes()?),
+        len => copy(reader.next_segment(len - 1)?.bytes()),
+    }
+}
+
+/// A vector of the elements whose bytes these are.
+pub(crate) fn copy<T: Pod>(bytes: &[u8]) -> Result<Vec<T>> {
+    if !bytes.len().is_multiple_of(size_of::<T>()) {
+        let message = format!("{} bytes are no whole number of {}", bytes.len(), std::any::type_name::<T>());
+        return Err(Error::new(Kind::Encoding, message));
+    }
+    // Aligned in a segment, mostly not in a head.
+    Ok(match bytemuck::try_cast_slice::<u8, T>(bytes) {
+        Ok(items) => items.to_vec(),
+        Err(_) => bytemuck::allocation::pod_collect_to_vec(bytes),
+    })
+}
