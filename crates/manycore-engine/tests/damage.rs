@@ -107,7 +107,9 @@ proptest! {
         }
         let part = region.part(1).unwrap();
         let mut allocator = Allocator::take_over(part).unwrap();
-        let blocks: Vec<BlockRef> = (0..6).map(|_| region.allocate(&mut allocator, 1, 700).unwrap()).collect();
+        let message = Message::of(&[7; 700]);
+        let mut cut = || Some(region.lease(&mut allocator, 1, message).ok()?.pass_on());
+        let blocks: Vec<BlockRef> = (0..6).map(|_| cut().unwrap()).collect();
         blocks[..3].iter().for_each(|block| region.give_back(*block).unwrap());
 
         let file = file(&region);
@@ -128,7 +130,7 @@ proptest! {
             let _ = region.give_back(*block);
         }
         for _ in 0..20 {
-            let _ = region.allocate(&mut allocator, 1, 700);
+            cut();
         }
         for index in 0..3 {
             let part = region.part(index).unwrap();

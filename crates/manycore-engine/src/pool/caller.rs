@@ -8,7 +8,6 @@ use crate::process::{Event, Exit, Supervisor};
 use crate::shm::arena::{BlockRef, HELD_BY_CALLER};
 use crate::shm::message::{Message, Payload};
 use crate::shm::region::{Lease, Region};
-use crate::shm::task::Place;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -39,9 +38,6 @@ pub struct Pool {
     functions: Mutex<Functions>,
     /// Keeps the block of the welcome.
     welcome: OnceLock<Lease>,
-    /// The process that made the pool. One forked from it inherits the value and
-    /// must not touch the account, whose lock may have been held at the fork.
-    process: u32,
 }
 
 /// A function in shared memory, under the number by which workers remember it.
@@ -102,7 +98,6 @@ impl Pool {
             waiters: Waiters::default(),
             functions: Mutex::default(),
             welcome: OnceLock::new(),
-            process: std::process::id(),
             region,
         }))
     }
@@ -246,9 +241,10 @@ impl Pool {
         Job { pool: Arc::clone(self), key: self.ledger().open_job(kept) }
     }
 
-    /// Whether this process made the pool.
+    /// Whether this process made the pool. One forked from it inherits the value and
+    /// must not touch the account, whose lock may have been held at the fork.
     pub fn is_ours(&self) -> bool {
-        self.process == std::process::id()
+        self.region.is_ours()
     }
 
     pub(super) fn forget(&self, key: u64) {
@@ -308,14 +304,7 @@ impl Pool {
 
     /// Copies a message into a block of the caller's part.
     fn stage(&self, message: Message<'_>) -> Result<Lease> {
-        let total = message.total().ok_or_else(|| {
-            Error::new(Kind::TooLarge, "a message is larger than the address space; send less at once")
-        })?;
-        let block = {
-            let mut ledger = self.ledger();
-            self.region.allocate(&mut ledger.allocator, 0, total as u64)?
-        };
-        let lease = Lease::new(&self.region, block, total as u64, message.head.len() as u64)?;
+        let lease = self.region.lease(&mut self.ledger().allocator, 0, message)?;
         message.write(&lease)?;
         Ok(lease)
     }
@@ -339,11 +328,7 @@ impl Pool {
     pub fn submit(&self, job: &Job, work: Work<'_>) -> Result<Room> {
         let message = work.message;
         let lease = if message.fits_inline() { None } else { Some(self.stage(message)?) };
-        let place = lease.as_ref().map(|lease| Place {
-            block: lease.block(),
-            len: lease.len() as u64,
-            head: lease.head() as u64,
-        });
+        let place = lease.as_ref().map(Lease::place);
         let bytes = place.map_or(0, |place| place.len);
         let block = place.map_or(BlockRef::default(), |place| place.block);
 
@@ -369,11 +354,7 @@ impl Pool {
             slip.index = work.index;
             slip.mode = work.mode;
             slip.function = function.number;
-            slip.function_place = Place {
-                block: function.lease.block(),
-                len: function.lease.len() as u64,
-                head: function.lease.head() as u64,
-            };
+            slip.function_place = function.lease.place();
             match place {
                 Some(place) => slip.body = place,
                 None => message.write_inline(slip),

@@ -5,7 +5,7 @@ use crate::fault;
 use crate::process::Bell;
 use crate::shm::arena::Allocator;
 use crate::shm::message::{Message, Payload};
-use crate::shm::region::{Lease, Region};
+use crate::shm::region::Region;
 use crate::shm::task::{Place, Verdict};
 use crate::sync;
 use std::os::fd::OwnedFd;
@@ -192,15 +192,10 @@ impl Worker {
     }
 
     fn stage(&mut self, message: Message<'_>) -> Result<Place> {
-        let total = message
-            .total()
-            .ok_or_else(|| Error::new(crate::Kind::TooLarge, "a result is larger than the address space"))?;
-        let part = usize::from(self.seat) + 1;
-        let block = self.region.allocate(&mut self.allocator, part, total as u64)?;
-        let lease = Lease::new(&self.region, block, total as u64, message.head.len() as u64)?;
+        let lease = self.region.lease(&mut self.allocator, usize::from(self.seat) + 1, message)?;
         fault::point("mid-payload");
         message.write(&lease)?;
-        let place = Place { block, len: total as u64, head: message.head.len() as u64 };
+        let place = lease.place();
         lease.pass_on();
         Ok(place)
     }

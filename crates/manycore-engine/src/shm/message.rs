@@ -87,22 +87,15 @@ impl<'a> Message<'a> {
         slip.body = Place { len, head: len, ..Place::default() };
     }
 
-    /// Copies the message into the block of `lease`, which has room for it.
+    /// Copies the message into the block that `lease` cut for it.
     pub(crate) fn write(&self, lease: &Lease) -> Result<()> {
-        let fits = self.total().is_some_and(|total| total <= lease.len());
-        if !fits {
-            return Err(Error::corrupt("a block is shorter than the message it was cut for"));
-        }
-        // SAFETY: the head fits (checked above). Source and target cannot overlap:
-        // nobody is handed a slice of a mapping as a head.
-        unsafe { std::ptr::copy_nonoverlapping(self.head.as_ptr(), lease.base().as_ptr(), self.head.len()) };
+        // SAFETY: a slice is allocated, and nobody is handed one of a mapping as a head.
+        unsafe { lease.fill(0, self.head.as_ptr(), self.head.len())? };
         let mut end = self.head.len();
         for segment in self.segments {
             let start = end.next_multiple_of(ALIGN);
-            // SAFETY: `total` counted the same gaps and lengths, so the target is in
-            // range; the source is valid by the contract of `Segment::new`. They may
-            // be views of the same block (a result that is an argument), so `copy`.
-            unsafe { std::ptr::copy(segment.base, lease.base().as_ptr().add(start), segment.len) };
+            // SAFETY: the source is allocated by the contract of `Segment::new`.
+            unsafe { lease.fill(start, segment.base, segment.len)? };
             end = start + segment.len;
         }
         Ok(())
@@ -262,4 +255,36 @@ unsafe fn copy(base: NonNull<u8>, len: usize) -> Vec<u8> {
         copy.set_len(len);
     }
     copy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::arena::Allocator;
+
+    /// New pages are written through the file, warm ones through the mapping: both
+    /// must show the same in every mapping.
+    #[test]
+    fn a_large_message_arrives_whole_in_new_pages_and_in_warm_ones() {
+        let region = Arc::new(Region::create(1, 8).unwrap());
+        let other = Arc::new(Region::attach(region.file().try_clone_to_owned().unwrap()).unwrap());
+        let mut allocator = Allocator::take_over(region.part(1).unwrap()).unwrap();
+        let mut blocks = Vec::new();
+        for round in 0..3u8 {
+            let large: Vec<u8> = (0..(3 << 20) + 13).map(|at: u32| at as u8 ^ round).collect();
+            let small = [round; 77];
+            // SAFETY: both live until the message is written.
+            let segments =
+                unsafe { [Segment::new(large.as_ptr(), large.len()), Segment::new(small.as_ptr(), small.len())] };
+            let message = Message { head: b"head", segments: &segments };
+            let lease = region.lease(&mut allocator, 1, message).unwrap();
+            message.write(&lease).unwrap();
+            let (arrived, head) = Payload::copy_of(&other, lease.place()).unwrap();
+            assert_eq!((head, arrived.len()), (4, message.total().unwrap()));
+            assert!(arrived[..4] == *b"head" && arrived[ALIGN..][..large.len()] == large);
+            assert!(arrived.ends_with(&small));
+            blocks.push(lease.block().number());
+        }
+        assert_eq!(blocks, [0, 0, 0], "the block is used again, so the later rounds met warm pages");
+    }
 }

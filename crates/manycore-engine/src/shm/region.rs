@@ -12,10 +12,11 @@
 use super::arena::{Allocator, BlockRef, Label, Part, PartWords};
 use super::doorbell::Doorbell;
 use super::layout::{Header, Layout, MAGIC, Report, Seat, Shape};
+use super::message::Message;
 use super::queue::Queue;
 use super::task::{Entry, Place};
 use crate::error::{Error, Kind, Result};
-use crate::os::memory::{Mapping, total_memory};
+use crate::os::memory::{Birthmark, Mapping, total_memory, write_file};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::collections::HashSet;
 use std::mem::size_of;
@@ -43,6 +44,8 @@ pub struct Region {
     keep_warm: AtomicU64,
     /// Blocks whose pages are this process's own now; see [`Region::privatize`].
     private: Mutex<HashSet<BlockRef>>,
+    /// A forked child inherits the value and the mapping, but holds no block.
+    birthmark: Birthmark,
 }
 
 impl Region {
@@ -77,7 +80,7 @@ impl Region {
             (&raw mut (*header.as_ptr()).shape).write(shape);
             (&raw mut (*header.as_ptr()).magic).write(MAGIC);
         }
-        Ok(Region::over(file, mapping, shape, layout))
+        Region::over(file, mapping, shape, layout)
     }
 
     /// Attaches to the region behind `file`, which another process created.
@@ -99,13 +102,20 @@ impl Region {
         if layout.len != mapping.len() {
             return Err(Error::corrupt("the region has not the length its header says"));
         }
-        Ok(Region::over(file, mapping, shape, layout))
+        Region::over(file, mapping, shape, layout)
     }
 
     /// The region in a mapping whose header was checked, or just written.
-    fn over(file: OwnedFd, mapping: Mapping, shape: Shape, layout: Layout) -> Region {
+    fn over(file: OwnedFd, mapping: Mapping, shape: Shape, layout: Layout) -> Result<Region> {
         let keep_warm = AtomicU64::new(total_memory() / 16);
-        Region { mapping, file, shape, layout, keep_warm, private: Mutex::default() }
+        let birthmark = Birthmark::new()?;
+        Ok(Region { mapping, file, shape, layout, keep_warm, private: Mutex::default(), birthmark })
+    }
+
+    /// Whether this is the process that created or attached the region, and not one
+    /// forked from it.
+    pub fn is_ours(&self) -> bool {
+        self.birthmark.is_here()
     }
 
     /// The memory file, to pass to another process.
@@ -179,15 +189,24 @@ impl Region {
         Ok(unsafe { self.mapping.base().add(start) })
     }
 
-    /// A block of part `part` for `len` bytes, cut by `allocator`, the part's owner.
-    pub fn allocate(&self, allocator: &mut Allocator, part: usize, len: u64) -> Result<BlockRef> {
+    /// A block of part `part` for `message`, cut by `allocator`, the part's owner.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] when the message does not fit into what is left of the part.
+    pub fn lease(self: &Arc<Self>, allocator: &mut Allocator, part: usize, message: Message<'_>) -> Result<Lease> {
+        let total = message.total().ok_or_else(|| {
+            Error::new(Kind::TooLarge, "a message is larger than the address space; send less at once")
+        })? as u64;
         let part = self.part(part)?;
-        let block = allocator.allocate(part, len)?;
-        if part.set_warm(block, false)? {
-            let (_, size) = part.extent(block)?;
+        let block = allocator.allocate(part, total)?;
+        let was_warm = part.set_warm(block, false)?;
+        let mut lease = Lease::new(self, block, total, message.head.len() as u64)?;
+        let (_, size) = part.extent(block)?;
+        if was_warm {
             self.header().warm.0.fetch_sub(size, Ordering::Relaxed);
         }
-        Ok(block)
+        lease.cold = size >= LARGE && !was_warm;
+        Ok(lease)
     }
 
     /// Gives a block back to its part, from any process. Memory of large blocks
@@ -351,8 +370,8 @@ pub struct Lease {
     base: NonNull<u8>,
     len: usize,
     head: usize,
-    /// A forked child inherits the value but not the block.
-    process: u32,
+    /// A large block of which the memory file has no pages yet, as far as we know.
+    cold: bool,
 }
 
 // SAFETY: a lease is an address range and the duty to give it back; the holder
@@ -370,7 +389,7 @@ impl Lease {
         if head > len {
             return Err(Error::corrupt("a message shorter than its head"));
         }
-        Ok(Lease { region: Arc::clone(region), block, base, len, head, process: std::process::id() })
+        Ok(Lease { region: Arc::clone(region), block, base, len, head, cold: false })
     }
 
     /// The first byte.
@@ -393,9 +412,45 @@ impl Lease {
         self.head
     }
 
+    /// Copies the `len` bytes at `source` to `start` in the payload.
+    ///
+    /// New pages are written by the kernel and warm ones through the mapping: measured a
+    /// core, new pages 2.8 GB/s by `pwrite` against 1.7 through the mapping; warm ones
+    /// 18 GB/s through the mapping, 5 to 7 where this process has to map them first.
+    ///
+    /// # Safety
+    /// The bytes at `source` stay allocated during the call, and nobody else uses the
+    /// payload. They may be a part of this very payload, and may change meanwhile.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when they do not fit; [`Kind::Os`] when memory has run out.
+    pub(super) unsafe fn fill(&self, start: usize, source: *const u8, len: usize) -> Result<()> {
+        if start.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(Error::corrupt("a block is shorter than the message it was cut for"));
+        }
+        if len as u64 >= LARGE {
+            let mapping = &self.region.mapping;
+            let offset = self.base.addr().get() - mapping.base().addr().get() + start;
+            if self.cold {
+                // SAFETY: the source is allocated, by this function's contract.
+                return unsafe { write_file(&self.region.file, offset, source, len) };
+            }
+            mapping.map_around(offset, len);
+        }
+        // SAFETY: the target lies in the payload (checked above), which is ours; the
+        // source may overlap it (a result that is an argument), so `copy`.
+        unsafe { std::ptr::copy(source, self.base.as_ptr().add(start), len) };
+        Ok(())
+    }
+
     /// The block's name; the lease stays in charge.
     pub fn block(&self) -> BlockRef {
         self.block
+    }
+
+    /// Where the message is, as it stands in a slip.
+    pub fn place(&self) -> Place {
+        Place { block: self.block, len: self.len as u64, head: self.head as u64 }
     }
 
     /// Hands the block on: it is not given back when `self` goes.
@@ -410,7 +465,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.process == std::process::id() {
+        if self.region.is_ours() {
             // Fails only on a damaged region, where there is nothing to give back to.
             let _ = self.region.give_back(self.block);
         }
