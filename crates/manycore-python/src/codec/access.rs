@@ -159,6 +159,12 @@ mod direct {
             })
         }
 
+        /// Whether `object` is the int `value`.
+        #[inline]
+        pub(in crate::codec) fn is(&self, value: u8, object: *mut PyObject) -> bool {
+            self.0[usize::from(value & 127)] == object
+        }
+
         /// A new reference.
         #[inline]
         pub(in crate::codec) fn make(&self, value: u8) -> Owned {
@@ -337,6 +343,31 @@ mod direct {
     pub(in crate::codec) unsafe fn tuple_fill(tuple: *mut PyObject, at: usize, item: Owned) {
         // SAFETY: a new tuple longer than `at`, and the place is empty.
         unsafe { ffi::PyTuple_SET_ITEM(tuple, at as Py_ssize_t, item.into_ptr()) }
+    }
+
+    /// Where the item at `at` of an exact list (else tuple) longer than that stands.
+    #[inline]
+    pub(in crate::codec) unsafe fn place(container: *mut PyObject, at: usize, is_list: bool) -> *mut *mut PyObject {
+        // SAFETY: the exact type is as said, and both hold their items in a row.
+        unsafe {
+            if is_list {
+                (*container.cast::<ffi::PyListObject>()).ob_item.add(at)
+            } else {
+                (&raw mut (*container.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut PyObject>().add(at)
+            }
+        }
+    }
+
+    /// The collector looks at `tuple` from now on; it leaves those alone that had
+    /// nothing in them worth a look.
+    #[inline]
+    pub(in crate::codec) unsafe fn track(tuple: *mut PyObject) {
+        // SAFETY: an exact, whole tuple.
+        unsafe {
+            if ffi::PyObject_GC_IsTracked(tuple) == 0 {
+                ffi::PyObject_GC_Track(tuple.cast());
+            }
+        }
     }
 }
 

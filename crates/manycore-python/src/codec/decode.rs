@@ -97,7 +97,7 @@ pub(super) struct Decoder {
     len: usize,
     /// Where the next segment starts.
     segment_at: usize,
-    small_ints: &'static SmallInts,
+    pub(super) small_ints: &'static SmallInts,
     /// Shared objects by offset of their tag, ascending; none: not whole yet.
     shared: Vec<(usize, Option<Owned>)>,
 }
@@ -119,6 +119,12 @@ impl Decoder {
             small_ints: SmallInts::get(py),
             shared: Vec::new(),
         })
+    }
+
+    /// Where the byte stands that was read last.
+    #[inline]
+    pub(super) fn last(&self) -> usize {
+        self.at - 1
     }
 
     #[inline]
@@ -146,9 +152,18 @@ impl Decoder {
     }
 
     /// The next byte, still to be read: only good for choosing a way.
+    #[inline]
     pub(super) fn peek(&self) -> Option<u8> {
         // SAFETY: one more byte lies within the head.
         (self.left() > 0).then(|| unsafe { self.base.add(self.at).read_volatile() })
+    }
+
+    /// The next value, if it is a small int; it is behind us then.
+    #[inline]
+    pub(super) fn small_int(&mut self) -> Option<u8> {
+        let value = self.peek().filter(|tag| *tag < 0x80)?;
+        self.at += 1;
+        Some(value)
     }
 
     #[inline]
@@ -254,8 +269,8 @@ impl Decoder {
     }
 
     /// The value whose tag was just read.
-    fn tagged(&mut self, tag: u8, depth: u32, owed: usize) -> Result<Owned, Fault> {
-        let offset = self.at - 1;
+    pub(super) fn tagged(&mut self, tag: u8, depth: u32, owed: usize) -> Result<Owned, Fault> {
+        let offset = self.last();
         // SAFETY: attached; singletons live for ever.
         let single = |object: *mut PyObject| Ok(unsafe { Owned::borrow(object) });
         match tag {
@@ -321,8 +336,15 @@ impl Decoder {
             tag::BYTES => {
                 let len = self.varint()?;
                 let data = self.take(len)?;
-                // SAFETY: `len` readable bytes, copied once.
-                new(unsafe { ffi::PyBytes_FromStringAndSize(data.cast(), len as Py_ssize_t) })
+                // Filled afterwards, as pickle does: from bytes, the interpreter would make
+                // every single byte of the same value the same object.
+                // SAFETY: attached; then `len` readable bytes into as many of an object that
+                // nobody has seen, or none into the one empty object.
+                unsafe {
+                    let bytes = new(ffi::PyBytes_FromStringAndSize(std::ptr::null(), len as Py_ssize_t))?;
+                    std::ptr::copy_nonoverlapping(data, ffi::PyBytes_AsString(bytes.as_ptr()).cast(), len);
+                    Ok(bytes)
+                }
             }
             tag::BYTEARRAY => {
                 let len = self.varint()?;
@@ -370,8 +392,19 @@ impl Decoder {
     }
 
     fn list(&mut self, tag: u8, offset: usize, depth: u32, owed: usize) -> Result<Owned, Fault> {
-        let depth = deeper(depth)?;
         let len = self.count(owed, 1)?;
+        self.list_of(len, tag, offset, depth, owed)
+    }
+
+    pub(super) fn list_of(
+        &mut self,
+        len: usize,
+        tag: u8,
+        offset: usize,
+        depth: u32,
+        owed: usize,
+    ) -> Result<Owned, Fault> {
+        let depth = deeper(depth)?;
         // SAFETY: attached; the length is bounded by the message.
         let list = new(unsafe { ffi::PyList_New(len as Py_ssize_t) })?;
         self.remember(tag, offset, &list);
@@ -384,8 +417,19 @@ impl Decoder {
     }
 
     fn tuple(&mut self, tag: u8, offset: usize, depth: u32, owed: usize) -> Result<Owned, Fault> {
-        let depth = deeper(depth)?;
         let len = self.count(owed, 1)?;
+        self.tuple_of(len, tag, offset, depth, owed)
+    }
+
+    pub(super) fn tuple_of(
+        &mut self,
+        len: usize,
+        tag: u8,
+        offset: usize,
+        depth: u32,
+        owed: usize,
+    ) -> Result<Owned, Fault> {
+        let depth = deeper(depth)?;
         if len == 0 {
             return Err(Fault::Length);
         }
@@ -468,7 +512,7 @@ fn int(value: i64) -> Result<Owned, Fault> {
 }
 
 #[inline]
-fn deeper(depth: u32) -> Result<u32, Fault> {
+pub(super) fn deeper(depth: u32) -> Result<u32, Fault> {
     if depth < MAX_DEPTH { Ok(depth + 1) } else { Err(Fault::Depth) }
 }
 

@@ -15,6 +15,8 @@ mod incoming;
 mod memo;
 mod pickle;
 pub(crate) mod python;
+#[cfg(not(Py_LIMITED_API))]
+mod recycle;
 mod segment;
 
 pub(crate) use encode::Encoder;

@@ -107,9 +107,8 @@ pub(crate) fn decode_py<'py>(py: Python<'py>, head_len: usize, message: &[u8]) -
 
 /// The items of a list message, decoded one by one.
 #[pyfunction(name = "decode_items")]
-pub(crate) fn decode_items_py<'py>(py: Python<'py>, head_len: usize, message: &[u8]) -> PyResult<Bound<'py, PyList>> {
-    let items = Bound::new(py, Items::new(py, received(head_len, message))?)?;
-    PyList::new(py, items.try_iter()?.collect::<PyResult<Vec<_>>>()?)
+pub(crate) fn decode_items_py(py: Python<'_>, head_len: usize, message: &[u8]) -> PyResult<Items> {
+    Items::new(py, received(head_len, message))
 }
 
 /// The items of a list message, put into a part of a list.

@@ -1,0 +1,158 @@
+//! Lists and tuples that the items of a stream are decoded into, one after the other.
+//!
+//! A function that is called for each item has mostly dropped one by the time the item
+//! after the next is read. Its containers then serve again, as `zip` uses its tuple
+//! again: allocating and freeing them was a third of what a short row cost. Two items
+//! are kept, because the loop that asks for the next one still holds the last.
+//!
+//! # Why this file is unsafe
+//!
+//! It looks into objects by raw pointers, see `access.rs`, and changes tuples that
+//! nobody else can see.
+#![allow(unsafe_code)]
+
+use pyo3::ffi::{self, PyObject};
+
+use super::access::{self, Owned};
+use super::decode::{Decoder, Fault, deeper};
+use super::format::tag;
+
+/// The last two items of a stream.
+#[derive(Default)]
+pub(super) struct Shells {
+    kept: [Option<Owned>; 2],
+    turn: usize,
+}
+
+/// Longer containers are not worth a look at each of their items.
+const LONGEST: usize = 16;
+
+/// Containers in containers in a shell.
+const DEEPEST: u32 = 3;
+
+impl Shells {
+    /// The next item of a list message, with `owed` to follow.
+    #[inline]
+    pub(super) fn next(&mut self, decoder: &mut Decoder, owed: usize) -> Result<Owned, Fault> {
+        self.turn ^= 1;
+        let item = match self.kept[self.turn].take() {
+            // SAFETY: attached, and the item before the last is ours.
+            Some(old) if unsafe { is_spare(old.as_ptr(), DEEPEST) } => {
+                // SAFETY: just looked at.
+                unsafe { refill(decoder, old.as_ptr(), 1, owed)? }.unwrap_or(old)
+            }
+            _ => decoder.value(1, owed)?,
+        };
+        // SAFETY: attached; a live object, of which we take a reference.
+        unsafe {
+            if shape(item.as_ptr()).is_some_and(|shape| (1..=LONGEST).contains(&shape.len)) {
+                self.kept[self.turn] = Some(Owned::borrow(item.as_ptr()));
+            }
+        }
+        Ok(item)
+    }
+}
+
+/// One value, into the containers of `old` where it has their shape: `None` then.
+/// Otherwise a new object, and `old` may hold part of the value.
+///
+/// # Safety
+///
+/// `old` is spare, or lies in what is.
+unsafe fn refill(decoder: &mut Decoder, old: *mut PyObject, depth: u32, owed: usize) -> Result<Option<Owned>, Fault> {
+    let tag = decoder.byte()?;
+    if tag < 0x80 {
+        return Ok(Some(decoder.small_ints.make(tag)));
+    }
+    // One that is referred to later has to be remembered, so it is made anew.
+    if tag != tag::LIST && tag != tag::TUPLE {
+        return decoder.tagged(tag, depth, owed).map(Some);
+    }
+    let offset = decoder.last();
+    let new = Shape { is_list: tag == tag::LIST, len: decoder.count(owed, 1)? };
+    // SAFETY: a live object. If it has the shape, it is ours alone, as the caller
+    // promises for it and all in it, and its items run no code as they go.
+    unsafe {
+        if shape(old) != Some(new) {
+            let make = if new.is_list { Decoder::list_of } else { Decoder::tuple_of };
+            return make(decoder, new.len, tag, offset, depth, owed).map(Some);
+        }
+        let depth = deeper(depth)?;
+        for index in 0..new.len {
+            let place = access::place(old, index, new.is_list);
+            if let Some(value) = decoder.small_int() {
+                // The arguments that stay the same from row to row are not even counted.
+                if !decoder.small_ints.is(value, *place) {
+                    let item = decoder.small_ints.make(value);
+                    drop(Owned::new(std::mem::replace(&mut *place, item.into_ptr())));
+                }
+            } else if let Some(item) = refill(decoder, *place, depth, owed + (new.len - index - 1))? {
+                drop(Owned::new(std::mem::replace(&mut *place, item.into_ptr())));
+            }
+        }
+        if !new.is_list {
+            access::track(old);
+        }
+    }
+    Ok(None)
+}
+
+/// A container that may be filled again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    /// Otherwise a tuple.
+    is_list: bool,
+    len: usize,
+}
+
+/// The shape of an exact list or tuple; none of an empty one.
+///
+/// Tuples remember their hash from 3.14 on, so they are not filled again. Where
+/// threads count references on their own, a count of one proves nothing.
+#[inline]
+unsafe fn shape(object: *mut PyObject) -> Option<Shape> {
+    // SAFETY: a live object, whose exact type decides what is asked of it.
+    let shape = unsafe {
+        let kind = ffi::Py_TYPE(object);
+        if cfg!(Py_GIL_DISABLED) {
+            return None;
+        } else if kind == &raw mut ffi::PyList_Type {
+            Shape { is_list: true, len: access::list_len(object) }
+        } else if cfg!(not(Py_3_14)) && kind == &raw mut ffi::PyTuple_Type {
+            Shape { is_list: false, len: access::tuple_len(object) }
+        } else {
+            return None;
+        }
+    };
+    (shape.len > 0).then_some(shape)
+}
+
+/// Whether `object` is a container that only we refer to, with nothing in it but
+/// others of the kind and objects that run no code when they go.
+unsafe fn is_spare(object: *mut PyObject, deepest: u32) -> bool {
+    // SAFETY: live objects, each kept by its container.
+    unsafe {
+        if ffi::Py_REFCNT(object) != 1 {
+            return false;
+        }
+        shape(object).is_some_and(|Shape { is_list, len }| {
+            len <= LONGEST
+                && (0..len).all(|index| {
+                    let item = *access::place(object, index, is_list);
+                    is_inert(item) || (deepest > 0 && is_spare(item, deepest - 1))
+                })
+        })
+    }
+}
+
+#[inline]
+unsafe fn is_inert(object: *mut PyObject) -> bool {
+    // SAFETY: a live object, and attached.
+    let (kind, none) = unsafe { (ffi::Py_TYPE(object), ffi::Py_None()) };
+    kind == &raw mut ffi::PyLong_Type
+        || kind == &raw mut ffi::PyFloat_Type
+        || kind == &raw mut ffi::PyUnicode_Type
+        || kind == &raw mut ffi::PyBool_Type
+        || kind == &raw mut ffi::PyBytes_Type
+        || object == none
+}
