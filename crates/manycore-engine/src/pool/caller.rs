@@ -126,7 +126,7 @@ impl Pool {
     /// To be called once, before the first worker is started.
     pub fn set_welcome(&self, message: Message<'_>) -> Result<()> {
         let lease = self.stage(message)?;
-        let place = Place { block: lease.block(), len: lease.len() as u64, head: lease.head() as u64 };
+        let place = lease.place();
         let fresh = self.welcome.set(lease).is_ok();
         if fresh {
             self.region.set_welcome(place);
