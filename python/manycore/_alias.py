@@ -8,6 +8,9 @@ Interpreters that something else starts (`subprocess`, a shell script) see PYTHO
 in which a package `multiprocessing` waits and does the same when it is first imported. It costs them nothing before,
 and no `sitecustomize` or `.pth` file is needed. An interpreter that ignores its environment, or is started with another
 one, keeps the standard package: there is no way into it.
+
+`_multiprocessing`, the standard package's half in C, stays what it is. Nothing of ours uses it; libraries that do (loky)
+want what it is, semaphores by name, whose names and ends they look after themselves.
 """
 
 from __future__ import annotations
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["install"]
 
 STANDARD = "multiprocessing"
-# Its half in C, by which some libraries reach for semaphores.
-STANDARD_C = "_multiprocessing"
 OURS = __name__.rpartition(".")[0]
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_shadow")
 
@@ -67,8 +68,6 @@ def our_name(name: str) -> str | None:
     """Return the name of our module for a module of the standard package, None for any other module."""
     if name == STANDARD or name.startswith(f"{STANDARD}."):
         return OURS + name[len(STANDARD) :]
-    if name == STANDARD_C:
-        return f"{OURS}.{STANDARD_C}"
     return None
 
 

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pkgutil
+import re
 import signal
 import sys
 import time
@@ -23,8 +24,9 @@ if sys.modules.get("multiprocessing") is sys.modules.get("manycore", False):
 
     lend.install()
 
-#: Which start method a class of test_concurrent_futures belongs to; the others have nothing to do with processes.
-EXECUTORS = {"fork": "ProcessPoolFork", "forkserver": "ProcessPoolForkserver", "spawn": "ProcessPoolSpawn"}
+#: Where else tests of start methods are; which one a class is for, its name says. The others have nothing to do with it.
+MORE = ("test.test_concurrent_futures", "test.test_multiprocessing_main_handling")
+METHOD_OF = re.compile("(ProcessPool)?(ForkServer|Fork|Spawn)", re.IGNORECASE)
 
 
 def keep_environment_in_scripts():
@@ -46,25 +48,26 @@ def all_tests(method):
     # The classes are made in a module that children can import by name, because the tests are pickled by it.
     for suite in loader.loadTestsFromModule(importlib.import_module(f"cpython_{method}")):
         yield from suite
-    for module in executor_modules():
+    for module in more_modules():
         for suite in loader.loadTestsFromModule(module):
             for test in suite:
-                group = type(test).__name__
-                if group.startswith(EXECUTORS[method]) and (method != "fork" or "Forkserver" not in group):
+                match = METHOD_OF.match(type(test).__name__)
+                if match is not None and match[2].lower() == method:
                     yield test
 
 
-def executor_modules():
-    try:
-        package = importlib.import_module("test.test_concurrent_futures")
-    except ModuleNotFoundError:  # some distributions leave it out
-        return
-    if not hasattr(package, "__path__"):
-        yield package
-        return
-    for entry in pkgutil.iter_modules(package.__path__):
-        if entry.name.startswith("test_"):
-            yield importlib.import_module(f"{package.__name__}.{entry.name}")
+def more_modules():
+    for name in MORE:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError:  # some distributions leave it out
+            continue
+        if hasattr(module, "__path__"):
+            for entry in pkgutil.iter_modules(module.__path__):
+                if entry.name.startswith("test_"):
+                    yield importlib.import_module(f"{name}.{entry.name}")
+        else:
+            yield module
 
 
 def short(test):

@@ -1,4 +1,4 @@
-"""Runs CPython's own tests of `multiprocessing`, and those of the executors on it, against manycore.
+"""Runs CPython's own tests of `multiprocessing`, of main modules in children, and of executors, against manycore.
 
     python tests/conformance/run.py                                   everything, in every start method
     python tests/conformance/run.py --start-method spawn WithProcessesTestLock
