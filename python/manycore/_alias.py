@@ -9,8 +9,8 @@ in which a package `multiprocessing` waits and does the same when it is first im
 and no `sitecustomize` or `.pth` file is needed. An interpreter that ignores its environment, or is started with another
 one, keeps the standard package: there is no way into it.
 
-`_multiprocessing`, the standard package's half in C, stays what it is. Nothing of ours uses it; libraries that do (loky)
-want what it is, semaphores by name, whose names and ends they look after themselves.
+`_multiprocessing`, the standard package's half in C, stays what it is. Nothing of ours uses it; libraries that do, such
+as loky, want what it is: semaphores by name, whose names and ends they look after themselves.
 """
 
 from __future__ import annotations
