@@ -21,6 +21,7 @@ mod record;
 mod registry;
 mod shared;
 mod start;
+pub mod sync;
 mod task;
 mod test_support;
 mod ticket;

@@ -4,10 +4,9 @@
 //! and write down the places; while it is read, they take them out again. The table
 //! travels by the kernel.
 
-use serde::de::Error as _;
-use serde::ser::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::cell::RefCell;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -15,16 +14,26 @@ use std::sync::Arc;
 /// The descriptors of one message.
 pub(crate) type Table = Vec<Arc<OwnedFd>>;
 
+/// By what a descriptor that many values share is known: two numbers of its owner's choice.
+pub(crate) type Key = (u64, u64);
+
+/// A table that is being filled.
+#[derive(Default)]
+struct Outgoing {
+    table: Table,
+    known: Vec<(Key, usize)>,
+}
+
 thread_local! {
-    static OUTGOING: RefCell<Option<Table>> = const { RefCell::new(None) };
+    static OUTGOING: RefCell<Option<Outgoing>> = const { RefCell::new(None) };
     static INCOMING: RefCell<Option<Vec<Option<Arc<OwnedFd>>>>> = const { RefCell::new(None) };
 }
 
 /// Runs `write`, which may put descriptors into a table, and gives the table.
 pub(crate) fn outgoing<R>(write: impl FnOnce() -> R) -> (R, Table) {
-    let _restore = Restore(&OUTGOING, OUTGOING.replace(Some(Table::new())));
+    let _restore = Restore(&OUTGOING, OUTGOING.replace(Some(Outgoing::default())));
     let written = write();
-    (written, OUTGOING.take().unwrap_or_default())
+    (written, OUTGOING.take().unwrap_or_default().table)
 }
 
 /// Runs `read`, which may take descriptors out of `table`.
@@ -44,29 +53,44 @@ impl<T> Drop for Restore<T> {
     }
 }
 
-/// Writes down a descriptor that many values may share; it travels once.
-pub(crate) fn put<S: Serializer>(descriptor: &Arc<OwnedFd>, serializer: S) -> Result<S::Ok, S::Error> {
-    let place = OUTGOING.with_borrow_mut(|table| {
-        let table = table.as_mut()?;
-        let known = table.iter().position(|other| Arc::ptr_eq(other, descriptor));
-        Some(known.unwrap_or_else(|| {
-            table.push(Arc::clone(descriptor));
-            table.len() - 1
-        }))
-    });
-    match place {
-        Some(place) => (place as u64).serialize(serializer),
-        None => Err(S::Error::custom(
-            "a descriptor travels only as part of an argument or a result of a task in another process",
-        )),
-    }
+/// Puts a descriptor into the table and gives its place. One with a key that is there
+/// already is not put there again.
+pub(crate) fn put<E: ser::Error>(
+    key: Option<Key>,
+    descriptor: impl FnOnce() -> io::Result<Arc<OwnedFd>>,
+) -> Result<u64, E> {
+    OUTGOING.with_borrow_mut(|outgoing| {
+        let Some(Outgoing { table, known }) = outgoing else {
+            return Err(E::custom(
+                "a descriptor travels only as part of an argument or a result of a task in another process",
+            ));
+        };
+        if let Some((_, place)) = known.iter().find(|(other, _)| Some(*other) == key) {
+            return Ok(*place as u64);
+        }
+        known.extend(key.map(|key| (key, table.len())));
+        table.push(descriptor().map_err(E::custom)?);
+        Ok(table.len() as u64 - 1)
+    })
 }
 
-/// Takes a descriptor out of the table.
-fn take<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<OwnedFd>, D::Error> {
-    let place = usize::deserialize(deserializer)?;
-    let found = INCOMING.with_borrow_mut(|table| table.as_mut()?.get_mut(place)?.take());
-    found.ok_or_else(|| D::Error::custom("the descriptor that belongs to a value has not come with it"))
+/// The descriptor in `place` of the table, which others may want, too.
+pub(crate) fn get<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
+    at(place, |slot| slot.clone())
+}
+
+/// Takes the descriptor in `place` out of the table.
+fn take<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
+    at(place, Option::take)
+}
+
+fn at<E: de::Error>(
+    place: u64,
+    pick: impl FnOnce(&mut Option<Arc<OwnedFd>>) -> Option<Arc<OwnedFd>>,
+) -> Result<Arc<OwnedFd>, E> {
+    let place = usize::try_from(place).unwrap_or(usize::MAX);
+    let found = INCOMING.with_borrow_mut(|table| pick(table.as_mut()?.get_mut(place)?));
+    found.ok_or_else(|| E::custom("the descriptor that belongs to a value has not come with it"))
 }
 
 /// A file, a socket, an end of a pipe, or anything else behind a descriptor, on its way
@@ -122,16 +146,15 @@ impl<T> From<T> for Passed<T> {
 
 impl<T: AsFd> Serialize for Passed<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let own = self.0.as_fd().try_clone_to_owned().map_err(S::Error::custom)?;
-        put(&Arc::new(own), serializer)
+        put(None, || self.0.as_fd().try_clone_to_owned().map(Arc::new))?.serialize(serializer)
     }
 }
 
 impl<'de, T: From<OwnedFd>> Deserialize<'de> for Passed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Passed<T>, D::Error> {
-        match Arc::try_unwrap(take(deserializer)?) {
+        match Arc::try_unwrap(take(u64::deserialize(deserializer)?)?) {
             Ok(descriptor) => Ok(Passed(descriptor.into())),
-            Err(_) => Err(D::Error::custom("a descriptor that is to be passed is shared")),
+            Err(_) => Err(de::Error::custom("a descriptor that is to be passed is shared")),
         }
     }
 }
@@ -169,7 +192,7 @@ mod tests {
         struct Shared(Arc<OwnedFd>);
         impl Serialize for Shared {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                put(&self.0, serializer)
+                put(Some((1, 2)), || Ok(Arc::clone(&self.0)))?.serialize(serializer)
             }
         }
         let shared = Shared(Arc::new(File::open("/dev/null").unwrap().into()));
