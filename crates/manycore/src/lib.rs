@@ -16,6 +16,7 @@ mod keeper;
 mod map;
 mod passing;
 mod pool;
+mod porter;
 mod process;
 mod record;
 mod registry;

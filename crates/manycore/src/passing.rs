@@ -2,14 +2,17 @@
 //!
 //! While a message is written, its values put their descriptors into a table beside it
 //! and write down the places; while it is read, they take them out again. The table
-//! travels by the kernel.
+//! travels by the kernel. Where nobody knows yet who will read the message, they are left
+//! at a desk instead; see `porter.rs`.
 
+use crate::porter::{self, Desk};
+use manycore_engine::os::packets::Packets;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::cell::RefCell;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The descriptors of one message.
 pub(crate) type Table = Vec<Arc<OwnedFd>>;
@@ -17,11 +20,12 @@ pub(crate) type Table = Vec<Arc<OwnedFd>>;
 /// By what a descriptor that many values share is known: two numbers of its owner's choice.
 pub(crate) type Key = (u64, u64);
 
-/// A table that is being filled.
-#[derive(Default)]
-struct Outgoing {
-    table: Table,
-    known: Vec<(Key, usize)>,
+/// Where the descriptors of a message go while it is written.
+enum Outgoing {
+    /// Beside it, into a table.
+    Table { table: Table, known: Vec<(Key, usize)> },
+    /// To a pool's desk, where they are asked for; some of them are the job's.
+    Desk { desk: Arc<Desk>, once: bool, numbers: Vec<u64> },
 }
 
 thread_local! {
@@ -29,11 +33,39 @@ thread_local! {
     static INCOMING: RefCell<Option<Vec<Option<Arc<OwnedFd>>>>> = const { RefCell::new(None) };
 }
 
+/// In a worker: where descriptors are asked for that are in no table.
+static COUNTER: OnceLock<Packets> = OnceLock::new();
+
+/// Written down by a worker for a descriptor that the reader has to have already.
+const KNOWN: u64 = u64::MAX;
+
 /// Runs `write`, which may put descriptors into a table, and gives the table.
 pub(crate) fn outgoing<R>(write: impl FnOnce() -> R) -> (R, Table) {
-    let _restore = Restore(&OUTGOING, OUTGOING.replace(Some(Outgoing::default())));
+    let empty = Outgoing::Table { table: Table::new(), known: Vec::new() };
+    let _restore = Restore(&OUTGOING, OUTGOING.replace(Some(empty)));
     let written = write();
-    (written, OUTGOING.take().unwrap_or_default().table)
+    match OUTGOING.take() {
+        Some(Outgoing::Table { table, .. }) => (written, table),
+        _ => (written, Table::new()),
+    }
+}
+
+/// Runs `write`, which may leave descriptors at `desk`, and gives the numbers of those that
+/// are to be taken back.
+pub(crate) fn lending<R>(desk: &Arc<Desk>, once: bool, write: impl FnOnce() -> R) -> (R, Vec<u64>) {
+    let lending = Outgoing::Desk { desk: Arc::clone(desk), once, numbers: Vec::new() };
+    let _restore = Restore(&OUTGOING, OUTGOING.replace(Some(lending)));
+    let written = write();
+    match OUTGOING.take() {
+        Some(Outgoing::Desk { numbers, .. }) => (written, numbers),
+        _ => (written, Vec::new()),
+    }
+}
+
+/// From now on this process asks at `counter` for descriptors that are in no table.
+pub(crate) fn fetch_from(counter: Packets) {
+    // A process is a worker once.
+    let _ = COUNTER.set(counter);
 }
 
 /// Runs `read`, which may take descriptors out of `table`.
@@ -53,33 +85,40 @@ impl<T> Drop for Restore<T> {
     }
 }
 
-/// Puts a descriptor into the table and gives its place. One with a key that is there
-/// already is not put there again.
+/// Puts a descriptor where those of this message go, and gives its place. One with a key
+/// is put there once.
 pub(crate) fn put<E: ser::Error>(
     key: Option<Key>,
     descriptor: impl FnOnce() -> io::Result<Arc<OwnedFd>>,
 ) -> Result<u64, E> {
-    OUTGOING.with_borrow_mut(|outgoing| {
-        let Some(Outgoing { table, known }) = outgoing else {
-            return Err(E::custom(
-                "a descriptor travels only as part of an argument or a result of a task in another process",
-            ));
-        };
-        if let Some((_, place)) = known.iter().find(|(other, _)| Some(*other) == key) {
-            return Ok(*place as u64);
+    OUTGOING.with_borrow_mut(|outgoing| match outgoing {
+        Some(Outgoing::Table { table, known }) => {
+            if let Some((_, place)) = known.iter().find(|(other, _)| Some(*other) == key) {
+                return Ok(*place as u64);
+            }
+            known.extend(key.map(|key| (key, table.len())));
+            table.push(descriptor().map_err(E::custom)?);
+            Ok(table.len() as u64 - 1)
         }
-        known.extend(key.map(|key| (key, table.len())));
-        table.push(descriptor().map_err(E::custom)?);
-        Ok(table.len() as u64 - 1)
+        Some(Outgoing::Desk { desk, once, numbers }) => {
+            let (number, is_ours) = desk.leave(key, *once, descriptor).map_err(E::custom)?;
+            numbers.extend(is_ours.then_some(number));
+            Ok(number)
+        }
+        // What a worker got from the caller, the caller has.
+        None if key.is_some() && COUNTER.get().is_some() => Ok(KNOWN),
+        None => {
+            Err(E::custom("a descriptor travels only as part of a task's arguments, or of the result of a process"))
+        }
     })
 }
 
-/// The descriptor in `place` of the table, which others may want, too.
+/// The descriptor in `place`, which others may want, too.
 pub(crate) fn get<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
     at(place, |slot| slot.clone())
 }
 
-/// Takes the descriptor in `place` out of the table.
+/// Takes the descriptor in `place`.
 fn take<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
     at(place, Option::take)
 }
@@ -88,9 +127,15 @@ fn at<E: de::Error>(
     place: u64,
     pick: impl FnOnce(&mut Option<Arc<OwnedFd>>) -> Option<Arc<OwnedFd>>,
 ) -> Result<Arc<OwnedFd>, E> {
-    let place = usize::try_from(place).unwrap_or(usize::MAX);
-    let found = INCOMING.with_borrow_mut(|table| pick(table.as_mut()?.get_mut(place)?));
-    found.ok_or_else(|| E::custom("the descriptor that belongs to a value has not come with it"))
+    let missing = || E::custom("the descriptor that belongs to a value has not come with it");
+    INCOMING.with_borrow_mut(|table| match (table, COUNTER.get()) {
+        (Some(table), _) => {
+            let place = usize::try_from(place).map_err(E::custom)?;
+            table.get_mut(place).and_then(pick).ok_or_else(missing)
+        }
+        (None, Some(counter)) => porter::ask(counter, place).map(Arc::new).map_err(E::custom),
+        (None, None) => Err(missing()),
+    })
 }
 
 /// A file, a socket, an end of a pipe, or anything else behind a descriptor, on its way
