@@ -50,7 +50,10 @@ impl Error {
     /// What another process wrote cannot be true.
     #[cold]
     pub fn corrupt(what: impl fmt::Display) -> Error {
-        Error::new(Kind::Corrupt, format!("shared memory is damaged: {what}; close the pool and start a new one"))
+        Error::new(
+            Kind::Corrupt,
+            format!("shared memory is damaged: {what}; close the pool or queue it belongs to and start a new one"),
+        )
     }
 
     /// What the caller can do about it.

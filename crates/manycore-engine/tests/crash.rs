@@ -51,8 +51,7 @@ mod tests {
         ("random_kills", random_kills),
         ("closing_empties_the_queue", closing_empties_the_queue),
         ("a_full_table_takes_no_more_and_loses_nothing", full_table),
-        ("a_killed_caller_takes_its_workers_along", || killed_caller(None)),
-        ("a_caller_killed_before_publish_takes_its_workers_along", || killed_caller(Some("before-publish"))),
+        ("a_killed_caller_takes_its_workers_along", killed_caller),
         ("termination_answers_everything", termination_answers_everything),
         ("cancelled_in_the_queue", cancelled_in_the_queue),
         ("cancelled_behind_a_dead_claimer", cancelled_behind_a_dead_claimer),
@@ -295,18 +294,15 @@ mod tests {
         });
     }
 
-    /// The caller is killed while its workers compute, from outside or at a point of its
-    /// own: they are gone at once.
-    fn killed_caller(point: Option<&str>) {
+    /// The caller is killed while its workers compute: they are gone at once.
+    fn killed_caller() {
         let (reading, writing) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let caller = launch_caller(writing.as_raw_fd(), point);
+        let caller = launch_caller(writing.as_raw_fd());
         drop(writing);
         let mut byte = [0u8; 1];
         assert_eq!(rustix::io::read(&reading, &mut byte).unwrap(), 1, "the workers did not get busy");
         let before = Instant::now();
-        if point.is_none() {
-            caller.kill().unwrap();
-        }
+        caller.kill().unwrap();
         assert_eq!(caller.wait().unwrap(), KILLED);
         // Nothing more to read, and nobody left who could write.
         let mut ends = [PollFd::new(&reading, PollFlags::IN)];

@@ -7,6 +7,7 @@
 use manycore_engine::Kind;
 use manycore_engine::pool::{Answer, Exit, Loss, Message, Next, Pool, Verdict, Work, Worker};
 use manycore_engine::shm::arena::{Allocator, BlockRef};
+use manycore_engine::shm::blocks::Home;
 use manycore_engine::shm::region::Region;
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -126,7 +127,7 @@ proptest! {
             }
         }
         for block in &blocks {
-            let _ = region.bytes(*block, 700);
+            let _ = region.locate(*block, 700);
             let _ = region.give_back(*block);
         }
         for _ in 0..20 {

@@ -8,6 +8,7 @@ use super::job::{Answer, Loss, Outcome, Statistics};
 use crate::error::Result;
 use crate::process::Exit;
 use crate::shm::arena::{Allocator, BlockRef, HELD_BY_CALLER};
+use crate::shm::blocks::Home;
 use crate::shm::message::Payload;
 use crate::shm::region::Region;
 use crate::shm::state::Phase;
@@ -316,7 +317,7 @@ impl Ledger {
             }
         }
         let part = region.part(0)?;
-        for block in part.held_by(u32::from(seat) + 1) {
+        for block in part.held_by(u64::from(seat) + 1) {
             region.give_back(block)?;
         }
         region.doorbell().bury(seat, &queue);

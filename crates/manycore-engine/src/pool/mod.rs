@@ -21,6 +21,7 @@ pub use wait::Woken;
 pub use worker::{ForkGuard, Next, Task, Worker};
 
 pub use crate::process::Exit;
+pub use crate::shm::blocks::Lease;
 pub use crate::shm::message::{ALIGN, Message, Payload, Piece, Segment, Segments};
-pub use crate::shm::region::{Lease, Region};
+pub use crate::shm::region::Region;
 pub use crate::shm::task::Verdict;

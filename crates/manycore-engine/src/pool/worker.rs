@@ -58,7 +58,7 @@ pub struct ForkGuard {
 impl ForkGuard {
     /// To be called before a fork.
     pub fn before_fork(&self) -> Result<()> {
-        self.region.privatize(u32::from(self.seat) + 1)
+        self.region.privatize(u64::from(self.seat) + 1)
     }
 }
 
@@ -130,7 +130,7 @@ impl Worker {
                 mode: slip.mode,
                 function: slip.function,
                 function_place: slip.function_place,
-                body: Some(Payload::take(&self.region, slip, u32::from(self.seat) + 1)?),
+                body: Some(Payload::take(&self.region, slip, u64::from(self.seat) + 1)?),
             }))
         })
     }

@@ -27,6 +27,18 @@ impl BlockRef {
         BlockRef(part as u64 | (number as u64) << PART_BITS | u64::from(generation) << (PART_BITS + NUMBER_BITS))
     }
 
+    #[cfg(not(loom))]
+    /// The name as a number, to be kept in shared memory.
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(not(loom))]
+    /// The name that [`BlockRef::word`] gave, or one that fits no block.
+    pub(super) fn from_word(word: u64) -> BlockRef {
+        BlockRef(word)
+    }
+
     /// Whether this names no block.
     pub fn is_null(self) -> bool {
         self.0 == 0
@@ -68,15 +80,16 @@ pub struct Label {
     class: AtomicU32,
     /// The block below this one on the stack of returned blocks, plus one.
     below: AtomicU32,
-    /// Who holds the block: a worker's seat plus one, [`HELD_BY_CALLER`], or 0
-    /// while it is on its way from one to the other. Only read after a death.
-    holder: AtomicU32,
+    /// Who holds the block, or 0 while it is on its way from one to the other. Only
+    /// read after a death. In a pool a worker's seat plus one, or [`HELD_BY_CALLER`];
+    /// in a channel the name of a process.
+    holder: AtomicU64,
     /// 1 while the free block's memory is counted as kept warm.
     warm: AtomicU32,
 }
 
 /// What a label says of a block the caller has taken over.
-pub const HELD_BY_CALLER: u32 = u32::MAX;
+pub const HELD_BY_CALLER: u64 = u64::MAX;
 
 /// The words of one part.
 #[repr(C)]
@@ -130,7 +143,7 @@ impl<'a> Part<'a> {
     }
 
     /// Writes down who holds `block` now, for the day the holder dies.
-    pub fn hold(&self, block: BlockRef, holder: u32) -> Result<()> {
+    pub fn hold(&self, block: BlockRef, holder: u64) -> Result<()> {
         self.label(block)?.holder.store(holder, Ordering::Relaxed);
         Ok(())
     }
@@ -141,15 +154,20 @@ impl<'a> Part<'a> {
         Ok(self.label(block)?.warm.swap(u32::from(warm), Ordering::Relaxed) != 0)
     }
 
-    /// The blocks that `holder` holds.
-    pub fn held_by(&self, holder: u32) -> impl Iterator<Item = BlockRef> + '_ {
+    /// The blocks that carry a payload, and who holds each.
+    pub fn held(&self) -> impl Iterator<Item = (BlockRef, u64)> + '_ {
         let count = (self.words.count.0.load(Ordering::Acquire) as usize).min(self.labels.len());
         self.labels[..count].iter().enumerate().filter_map(move |(number, label)| {
             let state = label.state.load(Ordering::Acquire);
             let generation = (state >> 32) as u32;
-            let held = state == word(generation, HELD) && label.holder.load(Ordering::Relaxed) == holder;
-            held.then(|| BlockRef::new(self.index, number, generation))
+            let held = state == word(generation, HELD);
+            held.then(|| (BlockRef::new(self.index, number, generation), label.holder.load(Ordering::Relaxed)))
         })
+    }
+
+    /// The blocks that `holder` holds.
+    pub fn held_by(&self, holder: u64) -> impl Iterator<Item = BlockRef> + '_ {
+        self.held().filter_map(move |(block, by)| (by == holder).then_some(block))
     }
 
     /// Where the blocks lie that carry no payload: offset in the part and size.
@@ -207,19 +225,162 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The owner's half of a part: its free lists, which nobody else sees.
+/// Where the owner of a part keeps its free blocks, by class. What was put there
+/// last is taken first: its pages are the warmest.
+pub trait Shelf {
+    /// Puts block `number` there.
+    fn put(&mut self, part: Part<'_>, class: u32, number: u32);
+
+    /// Takes a block of `class`, if there is one.
+    fn take(&mut self, part: Part<'_>, class: u32) -> Result<Option<u32>>;
+}
+
+/// Free lists in private memory, for a part that one process allocates from.
+#[derive(Debug)]
+struct Lists([Vec<u32>; 64]);
+
+impl Shelf for Lists {
+    fn put(&mut self, _: Part<'_>, class: u32, number: u32) {
+        // A class beyond the list is damage; the block is then lost, not used.
+        if let Some(list) = self.0.get_mut(class as usize) {
+            list.push(number);
+        }
+    }
+
+    fn take(&mut self, _: Part<'_>, class: u32) -> Result<Option<u32>> {
+        Ok(self.0.get_mut(class as usize).and_then(Vec::pop))
+    }
+}
+
+/// Tops of free lists that lie in the region, plus one; the links stand in the labels.
+///
+/// For a part that many processes allocate from. All of it is used under one lock.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Tops([AtomicU32; 64]);
+
+impl Default for Tops {
+    fn default() -> Tops {
+        Tops(std::array::from_fn(|_| AtomicU32::new(0)))
+    }
+}
+
+impl Tops {
+    /// Forgets every block; they are found again by [`Part::take_over`].
+    pub fn clear(&self) {
+        self.0.iter().for_each(|top| top.store(0, Ordering::Relaxed));
+    }
+}
+
+impl Shelf for &Tops {
+    fn put(&mut self, part: Part<'_>, class: u32, number: u32) {
+        if let (Some(top), Some(label)) = (self.0.get(class as usize), part.labels.get(number as usize)) {
+            label.below.store(top.load(Ordering::Relaxed), Ordering::Relaxed);
+            top.store(number + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&mut self, part: Part<'_>, class: u32) -> Result<Option<u32>> {
+        let Some(top) = self.0.get(class as usize) else { return Ok(None) };
+        let Some(number) = top.load(Ordering::Relaxed).checked_sub(1) else { return Ok(None) };
+        let label = part.labels.get(number as usize);
+        let free = label.filter(|label| label.state.load(Ordering::Relaxed) & u64::from(u32::MAX) == LOCAL);
+        let label =
+            free.ok_or_else(|| Error::corrupt(format_args!("the free blocks of part {} lead nowhere", part.index)))?;
+        top.store(label.below.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(Some(number))
+    }
+}
+
+impl Part<'_> {
+    /// A block for `len` bytes in the hands of `holder`; free ones are on `shelf`.
+    /// Only the owner of the part asks, or who holds the lock that stands for it.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] when the part has neither such a block nor room for one.
+    pub fn allocate(&self, shelf: &mut impl Shelf, holder: u64, len: u64) -> Result<BlockRef> {
+        let class = len.checked_next_power_of_two().map_or(u32::MAX, u64::trailing_zeros).max(FIRST_CLASS);
+        let number = match shelf.take(*self, class)? {
+            Some(number) => number,
+            None => cut(*self, class).ok_or_else(|| self.full(len))?,
+        };
+        let label = self
+            .labels
+            .get(number as usize)
+            .ok_or_else(|| Error::corrupt(format_args!("part {} lost block {number}", self.index)))?;
+        let mut generation = ((label.state.load(Ordering::Relaxed) >> 32) as u32).wrapping_add(1);
+        if generation == 0 {
+            generation = 1; // So that no block is ever named zero.
+        }
+        label.holder.store(holder, Ordering::Relaxed);
+        label.state.store(word(generation, HELD), Ordering::Release);
+        Ok(BlockRef::new(self.index, number as usize, generation))
+    }
+
+    /// Bytes cut into blocks so far. For whoever allocates.
+    pub fn used(&self) -> u64 {
+        self.words.used.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn full(&self, len: u64) -> Error {
+        Error::new(
+            Kind::TooLarge,
+            format!(
+                "a payload of {len} bytes does not fit into the shared memory that is left (part of {} bytes); \
+                 send less at once, or drop results that are no longer needed",
+                self.size
+            ),
+        )
+    }
+
+    /// Puts what others gave back on `shelf`, in the order in which they gave it;
+    /// the stack has the last on top, and so must the shelf. `scratch` comes and
+    /// goes empty.
+    pub fn collect(&self, shelf: &mut impl Shelf, scratch: &mut Vec<u32>) -> Result<()> {
+        let drained = drain(*self, |number| scratch.push(number));
+        for number in scratch.drain(..).rev() {
+            shelf.put(*self, self.labels[number as usize].class.load(Ordering::Relaxed), number);
+        }
+        drained
+    }
+
+    /// Fills an empty `shelf`, for who takes over from an owner that is gone or that
+    /// died at its work. Blocks for whose holder `orphaned` is true are free from now on.
+    ///
+    /// One that its last holder had marked as returned and not pushed when it
+    /// died stays unused until the region goes.
+    pub fn take_over(&self, shelf: &mut impl Shelf, orphaned: impl Fn(BlockRef, u64) -> bool) -> Result<()> {
+        // First the stack, so that the scan below meets each of its blocks once.
+        drain(*self, |_| ())?;
+        let count = (self.words.count.0.load(Ordering::Acquire) as usize).min(self.labels.len());
+        for (number, label) in self.labels[..count].iter().enumerate() {
+            let state = label.state.load(Ordering::Acquire);
+            let generation = (state >> 32) as u32;
+            let orphan = state == word(generation, HELD)
+                && orphaned(BlockRef::new(self.index, number, generation), label.holder.load(Ordering::Relaxed));
+            if orphan {
+                label.state.store(word(generation, LOCAL), Ordering::Relaxed);
+            }
+            if orphan || state == word(generation, LOCAL) {
+                shelf.put(*self, label.class.load(Ordering::Relaxed), number as u32);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The owner's half of a part that one process allocates from.
 #[derive(Debug)]
 pub struct Allocator {
-    /// Numbers of free blocks by class, the last given back on top: its pages
-    /// are the warmest.
-    free: [Vec<u32>; 64],
+    free: Lists,
     /// What was just taken off the stack; kept for its memory.
     returned: Vec<u32>,
 }
 
 impl Default for Allocator {
     fn default() -> Allocator {
-        Allocator { free: std::array::from_fn(|_| Vec::new()), returned: Vec::new() }
+        Allocator { free: Lists(std::array::from_fn(|_| Vec::new())), returned: Vec::new() }
     }
 }
 
@@ -227,33 +388,10 @@ impl Allocator {
     /// Takes over a part whose owner is gone, or a new one. Blocks the caller
     /// holds stay held and come back when it gives them back; every other one is
     /// free from now on.
-    ///
-    /// One that its last holder had marked as returned and not pushed when it
-    /// died stays unused until the region goes.
     pub fn take_over(part: Part<'_>) -> Result<Allocator> {
         let mut allocator = Allocator::default();
-        // First the stack, so that the scan below meets each of its blocks once.
-        drain(part, |_| ())?;
-        let count = (part.words.count.0.load(Ordering::Acquire) as usize).min(part.labels.len());
-        for (number, label) in part.labels[..count].iter().enumerate() {
-            let state = label.state.load(Ordering::Acquire);
-            let generation = (state >> 32) as u32;
-            let orphaned = state == word(generation, HELD) && label.holder.load(Ordering::Relaxed) != HELD_BY_CALLER;
-            if orphaned {
-                label.state.store(word(generation, LOCAL), Ordering::Relaxed);
-            }
-            if orphaned || state == word(generation, LOCAL) {
-                allocator.keep(label, number as u32);
-            }
-        }
+        part.take_over(&mut allocator.free, |_, holder| holder != HELD_BY_CALLER)?;
         Ok(allocator)
-    }
-
-    fn keep(&mut self, label: &Label, number: u32) {
-        // A class beyond the list is damage; the block is then lost, not used.
-        if let Some(list) = self.free.get_mut(label.class.load(Ordering::Relaxed) as usize) {
-            list.push(number);
-        }
     }
 
     /// A block for `len` bytes of `part`, which must always be the same one.
@@ -261,45 +399,8 @@ impl Allocator {
     /// # Errors
     /// [`Kind::TooLarge`] when the part has neither such a block nor room for one.
     pub fn allocate(&mut self, part: Part<'_>, len: u64) -> Result<BlockRef> {
-        self.collect(part)?;
-        let class = len.checked_next_power_of_two().map_or(u32::MAX, u64::trailing_zeros).max(FIRST_CLASS);
-        let full = || {
-            Error::new(
-                Kind::TooLarge,
-                format!(
-                    "a payload of {len} bytes does not fit into the shared memory that is left (part of {} bytes); \
-                     send less at once, or drop results that are no longer needed",
-                    part.size
-                ),
-            )
-        };
-        let number = match self.free.get_mut(class as usize).ok_or_else(full)?.pop() {
-            Some(number) => number,
-            None => cut(part, class).ok_or_else(full)?,
-        };
-        let label = part
-            .labels
-            .get(number as usize)
-            .ok_or_else(|| Error::corrupt(format_args!("part {} lost block {number}", part.index)))?;
-        let mut generation = ((label.state.load(Ordering::Relaxed) >> 32) as u32).wrapping_add(1);
-        if generation == 0 {
-            generation = 1; // So that no block is ever named zero.
-        }
-        label.holder.store(0, Ordering::Relaxed);
-        label.state.store(word(generation, HELD), Ordering::Release);
-        Ok(BlockRef::new(part.index, number as usize, generation))
-    }
-
-    /// Puts what others gave back into the free lists, in the order in which they
-    /// gave it; the stack has the last on top, and so must the lists.
-    fn collect(&mut self, part: Part<'_>) -> Result<()> {
-        let mut returned = std::mem::take(&mut self.returned);
-        let drained = drain(part, |number| returned.push(number));
-        for number in returned.drain(..).rev() {
-            self.keep(&part.labels[number as usize], number);
-        }
-        self.returned = returned;
-        drained
+        part.collect(&mut self.free, &mut self.returned)?;
+        part.allocate(&mut self.free, 0, len)
     }
 }
 

@@ -9,7 +9,8 @@
 //! Payload bytes are copied between ordinary memory and a mapping that others
 //! may write; both sides are raw pointers with a length checked just before.
 
-use super::region::{Lease, Region};
+use super::blocks::{Home, Lease, copy};
+use super::region::Region;
 use super::task::{INLINE, Place, Slip};
 use crate::error::{Error, Result};
 use std::ptr::NonNull;
@@ -89,16 +90,35 @@ impl<'a> Message<'a> {
 
     /// Copies the message into the block that `lease` cut for it.
     pub(crate) fn write(&self, lease: &Lease) -> Result<()> {
-        // SAFETY: a slice is allocated, and nobody is handed one of a mapping as a head.
-        unsafe { lease.fill(0, self.head.as_ptr(), self.head.len())? };
-        let mut end = self.head.len();
-        for segment in self.segments {
-            let start = end.next_multiple_of(ALIGN);
-            // SAFETY: the source is allocated by the contract of `Segment::new`.
-            unsafe { lease.fill(start, segment.base, segment.len)? };
-            end = start + segment.len;
+        for (start, source, len) in self.pieces() {
+            // SAFETY: a slice is allocated, and nobody is handed one of a mapping as a
+            // head; a segment is by the contract of `Segment::new`.
+            unsafe { lease.fill(start, source, len)? };
         }
         Ok(())
+    }
+
+    /// Copies the message to `base`.
+    ///
+    /// # Safety
+    /// [`Message::total`] bytes can be written there, and are no part of the message.
+    pub(super) unsafe fn write_at(&self, base: *mut u8) {
+        for (start, source, len) in self.pieces() {
+            // SAFETY: the target has room for as much as `total` counted, by contract; the
+            // source is allocated, as above.
+            unsafe { std::ptr::copy_nonoverlapping(source, base.add(start), len) };
+        }
+    }
+
+    /// Where each part of the message goes, and where it comes from: address and length.
+    fn pieces(&self) -> impl Iterator<Item = (usize, *const u8, usize)> + '_ {
+        let mut end = self.head.len();
+        let segments = self.segments.iter().map(move |segment| {
+            let start = end.next_multiple_of(ALIGN);
+            end = start + segment.len;
+            (start, segment.base, segment.len)
+        });
+        std::iter::once((0, self.head.as_ptr(), self.head.len())).chain(segments)
     }
 }
 
@@ -113,7 +133,7 @@ pub enum Payload {
 
 impl Payload {
     /// Takes what `slip` carries; a block is held by `holder` from now on.
-    pub(crate) fn take(region: &Arc<Region>, slip: &Slip, holder: u32) -> Result<Payload> {
+    pub(crate) fn take(region: &Arc<Region>, slip: &Slip, holder: u64) -> Result<Payload> {
         let place = slip.body;
         if place.block.is_null() {
             let bytes = usize::try_from(place.len).ok().and_then(|len| slip.inline.get(..len));
@@ -128,7 +148,7 @@ impl Payload {
     /// A private copy of a message in a block that somebody else holds and keeps
     /// unchanged meanwhile, and the length of its head.
     pub(crate) fn copy_of(region: &Region, place: Place) -> Result<(Vec<u8>, usize)> {
-        let base = region.bytes(place.block, place.len)?;
+        let base = region.locate(place.block, place.len)?;
         if place.head > place.len {
             return Err(Error::corrupt("a message shorter than its head"));
         }
@@ -240,21 +260,6 @@ impl Piece {
         // SAFETY: as above; and `&mut self` is the only way to this run of bytes.
         unsafe { std::slice::from_raw_parts_mut(self.lease.base().as_ptr().add(self.start), self.len) }
     }
-}
-
-/// A private copy of `len` bytes.
-///
-/// # Safety
-/// They must be readable.
-unsafe fn copy(base: NonNull<u8>, len: usize) -> Vec<u8> {
-    let mut copy = Vec::with_capacity(len);
-    // SAFETY: the caller vouches for the source; the target is new and as long,
-    // and filled completely before its length is set.
-    unsafe {
-        std::ptr::copy_nonoverlapping(base.as_ptr(), copy.as_mut_ptr(), len);
-        copy.set_len(len);
-    }
-    copy
 }
 
 #[cfg(test)]

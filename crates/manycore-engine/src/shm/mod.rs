@@ -6,22 +6,24 @@
 #![allow(unsafe_code)]
 
 pub mod arena;
-pub mod doorbell;
 #[cfg(not(loom))]
-pub mod kept;
+pub mod blocks;
+#[cfg(not(loom))]
+pub mod channel;
+pub mod doorbell;
 #[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
 pub mod message;
 pub mod mutex;
 pub mod patience;
-#[cfg(not(loom))]
-pub mod plain;
 pub mod queue;
 #[cfg(not(loom))]
 pub mod region;
-pub mod rwlock;
 #[cfg(not(loom))]
 pub mod slots;
 pub mod state;
+pub mod stream;
 pub mod task;
+pub mod waiters;
+pub mod wire;
