@@ -189,14 +189,11 @@ LATER = {
     "BoundedSemaphore",
     "Condition",
     "Event",
-    "JoinableQueue",
     "Lock",
     "Manager",
     "Pipe",
-    "Queue",
     "RLock",
     "Semaphore",
-    "SimpleQueue",
     "Value",
 }
 

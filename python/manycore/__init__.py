@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AuthenticationError",
     "BufferTooShort",
+    "JoinableQueue",
     "Pool",
     "Process",
     "ProcessError",
+    "Queue",
     "RawArray",
     "RawValue",
+    "SimpleQueue",
     "TimeoutError",
     "WorkerLost",
     "active_children",
@@ -56,9 +59,12 @@ if "__main__" in sys.modules:
 
 _default = context._default_context
 
+JoinableQueue = _default.JoinableQueue
 Pool = _default.Pool
+Queue = _default.Queue
 RawArray = _default.RawArray
 RawValue = _default.RawValue
+SimpleQueue = _default.SimpleQueue
 allow_connection_pickling = _default.allow_connection_pickling
 cpu_count = _default.cpu_count
 freeze_support = _default.freeze_support

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
-    from . import pool
+    from . import pool, queues
 
 __all__ = ()
 
@@ -115,6 +115,24 @@ class BaseContext:
         from .pool import Pool
 
         return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+
+    def Queue(self, maxsize: int = 0) -> queues.Queue:
+        """Return a queue of objects. See `manycore.queues.Queue`."""
+        from .queues import Queue
+
+        return Queue(maxsize, ctx=self.get_context())
+
+    def JoinableQueue(self, maxsize: int = 0) -> queues.JoinableQueue:
+        """Return a queue that counts what is not done. See `manycore.queues.JoinableQueue`."""
+        from .queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self) -> queues.SimpleQueue:
+        """Return a queue with nothing but put, get and empty. See `manycore.queues.SimpleQueue`."""
+        from .queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context())
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """Return a value of a C type in shared memory. See `manycore.sharedctypes.RawValue`."""
@@ -361,6 +379,10 @@ def get_spawning_popen() -> Any:
 def set_spawning_popen(popen: Any) -> None:
     """Say which process this thread is starting; None at the end."""
     _tls.spawning_popen = popen
+    # The standard package's objects, where a program has them beside ours, ask their own.
+    theirs = sys.modules.get("multiprocessing.context")
+    if theirs is not None and theirs is not sys.modules[__name__]:
+        theirs.set_spawning_popen(popen)
 
 
 def assert_spawning(obj: object) -> None:

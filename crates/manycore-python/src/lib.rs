@@ -1,6 +1,7 @@
 //! The compiled half of manycore's Python face.
 
 mod buffer;
+mod channel;
 mod codec;
 mod core;
 mod feed;
@@ -15,6 +16,8 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _engine {
+    #[pymodule_export]
+    use crate::channel::PyChannel;
     #[pymodule_export]
     use crate::codec::Items;
     #[pymodule_export]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use manycore_engine::pool::{self, Message, Payload};
 
 use super::encode::Encoder;
+use super::format;
 use super::incoming::Incoming;
 
 impl Encoder {
@@ -30,7 +31,25 @@ impl Encoder {
     }
 }
 
+/// Runs `send` on a message that lies in one piece, as `encode` of the module gives it.
+pub(crate) fn with_flat<R>(head_len: usize, bytes: &[u8], send: impl FnOnce(Message<'_>) -> R) -> R {
+    let (head, rest) = bytes.split_at(head_len.min(bytes.len()));
+    // The gap behind the head is made again by whoever copies the message.
+    let start = format::align(head_len).map_or(0, |start| start - head_len);
+    match rest.get(start..).filter(|rest| !rest.is_empty()) {
+        None => send(Message::of(head)),
+        // SAFETY: the bytes are borrowed while `send` runs.
+        Some(rest) => send(Message { head, segments: &[unsafe { pool::Segment::new(rest.as_ptr(), rest.len()) }] }),
+    }
+}
+
 impl Incoming {
+    /// What lies in a block, which a view of it keeps by itself.
+    pub(crate) fn of_lease(lease: Arc<pool::Lease>) -> Incoming {
+        let (ptr, head_len, len) = (lease.base().as_ptr(), lease.head(), lease.len());
+        Incoming { ptr, head_len, len, owner: Some(lease) }
+    }
+
     /// What the engine received. The payload must outlive the decoding; a view of
     /// a block keeps the block by itself.
     pub(crate) fn of(payload: &Payload) -> Incoming {

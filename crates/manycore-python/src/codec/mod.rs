@@ -19,7 +19,8 @@ pub(crate) mod python;
 mod recycle;
 mod segment;
 
+pub(crate) use bridge::with_flat;
 pub(crate) use encode::Encoder;
 pub(crate) use incoming::{Incoming, Items, decode, decode_call, decode_into};
 pub(crate) use pickle::has_extra_reducers;
-pub(crate) use python::Scratch;
+pub(crate) use python::{Scratch, flatten};

@@ -84,7 +84,8 @@ pub(crate) fn encode_call_py<'py>(
     flatten(args.py(), &encoder)
 }
 
-fn flatten<'py>(py: Python<'py>, encoder: &Encoder) -> PyResult<(usize, Bound<'py, PyBytes>)> {
+/// The length of the head, and the whole message in one piece.
+pub(crate) fn flatten<'py>(py: Python<'py>, encoder: &Encoder) -> PyResult<(usize, Bound<'py, PyBytes>)> {
     let bytes = PyBytes::new_with(py, encoder.total_len(), |bytes| {
         let mut at = encoder.head().len();
         bytes[..at].copy_from_slice(encoder.head());
