@@ -51,7 +51,8 @@ mod tests {
         ("random_kills", random_kills),
         ("closing_empties_the_queue", closing_empties_the_queue),
         ("a_full_table_takes_no_more_and_loses_nothing", full_table),
-        ("a_killed_caller_takes_its_workers_along", killed_caller),
+        ("a_killed_caller_takes_its_workers_along", || killed_caller(None)),
+        ("a_caller_killed_before_publish_takes_its_workers_along", || killed_caller(Some("before-publish"))),
         ("termination_answers_everything", termination_answers_everything),
         ("cancelled_in_the_queue", cancelled_in_the_queue),
         ("cancelled_behind_a_dead_claimer", cancelled_behind_a_dead_claimer),
@@ -294,15 +295,18 @@ mod tests {
         });
     }
 
-    /// The caller is killed while its workers compute: they are gone at once.
-    fn killed_caller() {
+    /// The caller is killed while its workers compute, from outside or at a point of its
+    /// own: they are gone at once.
+    fn killed_caller(point: Option<&str>) {
         let (reading, writing) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let caller = launch_caller(writing.as_raw_fd());
+        let caller = launch_caller(writing.as_raw_fd(), point);
         drop(writing);
         let mut byte = [0u8; 1];
         assert_eq!(rustix::io::read(&reading, &mut byte).unwrap(), 1, "the workers did not get busy");
         let before = Instant::now();
-        caller.kill().unwrap();
+        if point.is_none() {
+            caller.kill().unwrap();
+        }
         assert_eq!(caller.wait().unwrap(), KILLED);
         // Nothing more to read, and nobody left who could write.
         let mut ends = [PollFd::new(&reading, PollFlags::IN)];

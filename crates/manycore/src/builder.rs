@@ -5,6 +5,7 @@ use crate::crew::Crew;
 use crate::error::{Error, Kind, Result};
 use crate::init;
 use crate::pool::Pool;
+use crate::porter::{Parcels, Porter};
 use crate::registry::Registry;
 use crate::shared::Shared;
 use crate::task::Task;
@@ -44,6 +45,9 @@ pub struct PoolBuilder {
     welcome: Welcome,
     limit: Option<Duration>,
     error: Option<Error>,
+    porter: Option<Porter>,
+    /// Descriptors among the initializer's arguments.
+    lent: Parcels,
 }
 
 impl PoolBuilder {
@@ -60,11 +64,20 @@ impl PoolBuilder {
         Args: Arguments,
         F: Task<Args>,
     {
-        match Code::of(&task).and_then(|code| self.welcome.initialize(&code, arguments)) {
-            Ok(()) => {}
-            Err(error) => self.error = Some(error),
+        if let Err(error) = self.initialize(&task, arguments) {
+            self.error = Some(error);
         }
         self
+    }
+
+    fn initialize<Args: Arguments, F: Task<Args>>(&mut self, task: &F, arguments: Args) -> Result<()> {
+        let porter = match &self.porter {
+            Some(porter) => porter,
+            None => self.porter.insert(Porter::new()?),
+        };
+        let welcome = &mut self.welcome;
+        // Every worker is initialized, also those that come later.
+        porter.lend(&mut self.lent, false, || welcome.initialize(&Code::of(task)?, arguments))
     }
 
     /// A worker is replaced by a new one when it has run so many calls, at least 1. Those of a map that
@@ -113,7 +126,8 @@ impl PoolBuilder {
         }
         let engine = manycore_engine::pool::Pool::new(seats)?;
         engine.set_welcome(Message::of(&self.welcome.to_bytes()?))?;
-        let crew = Crew::start(engine, registry.fingerprint, workers)?;
+        let porter = self.porter.map_or_else(Porter::new, Ok)?;
+        let crew = Crew::start(engine, registry.fingerprint, workers, (porter, self.lent))?;
         let most_calls = self.welcome.most_calls.unwrap_or(usize::MAX);
         let shared = Arc::new(Shared::new(crew, workers, most_calls, self.limit.map(Watchdog::new)));
         let pool = Pool::over(Arc::clone(&shared));

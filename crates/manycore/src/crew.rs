@@ -1,7 +1,8 @@
 //! The processes of a pool: start them, bury them, start others, end them.
 
 use crate::error::{Error, Kind, Result};
-use crate::invitation::{Invitation, Role};
+use crate::invitation::{Chair, Invitation, Role};
+use crate::porter::{Parcels, Porter};
 use crate::start::{START, Start};
 use manycore_engine::os::lifeline;
 use manycore_engine::pool::{Pool, Sightings, Woken};
@@ -23,6 +24,9 @@ pub(crate) struct Crew {
     members: Mutex<Members>,
     /// Why the pool ended by itself.
     reason: OnceLock<Error>,
+    porter: Porter,
+    /// Descriptors that every worker may ask for when it starts.
+    _lent: Parcels,
 }
 
 #[derive(Debug)]
@@ -45,9 +49,15 @@ struct Member {
 impl Crew {
     /// Starts `wanted` workers for `pool`, and waits until one of them is ready:
     /// it proves that the program is the right one and reaches [`crate::init`].
-    pub(crate) fn start(pool: Arc<Pool>, fingerprint: u64, wanted: usize) -> Result<Crew> {
+    /// `porter` has what was `lent` to all of them already.
+    pub(crate) fn start(
+        pool: Arc<Pool>,
+        fingerprint: u64,
+        wanted: usize,
+        (porter, lent): (Porter, Parcels),
+    ) -> Result<Crew> {
         let members = Mutex::new(Members { wanted, seated: HashMap::new(), started: 0 });
-        let crew = Crew { pool, fingerprint, members, reason: OnceLock::new() };
+        let crew = Crew { pool, fingerprint, members, reason: OnceLock::new(), porter, _lent: lent };
         // A statement of its own: the lock must be free again before the wait.
         let started = crew.fill(&mut crew.members());
         match started.and_then(|()| crew.wait(|pool| pool.wait_for_worker(None))) {
@@ -57,6 +67,11 @@ impl Crew {
                 Err(error)
             }
         }
+    }
+
+    /// Whoever gives descriptors to them.
+    pub(crate) fn porter(&self) -> &Porter {
+        &self.porter
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -199,7 +214,8 @@ impl Crew {
 
     fn launch(&self, seat: u16) -> Result<Member> {
         let (kept, given) = lifeline::pair()?;
-        let role = Role::Worker { seat, bell: self.pool.bell().as_raw_fd() };
+        let (bell, counter) = (self.pool.bell().as_raw_fd(), self.porter.counter().as_raw_fd());
+        let role = Role::Worker(Chair { seat, bell, counter });
         let invitation = Invitation::new(role, self.pool.region().file(), Some(given.as_fd()), self.fingerprint)?;
         let child = Start::default().launch(invitation)?;
         let pidfd = child

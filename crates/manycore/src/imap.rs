@@ -141,7 +141,8 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
                 && let Some(arguments) = self.backlog.pop_front()
             {
                 let mark = self.writer.mark();
-                match arguments.write(&mut self.writer) {
+                let (porter, writer) = (self.shared.crew.porter(), &mut self.writer);
+                match porter.lend(&mut self.task.lent, true, || arguments.write(writer)) {
                     Ok(()) => count += 1,
                     Err(error) => {
                         self.writer.reset(mark);

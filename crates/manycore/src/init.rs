@@ -41,7 +41,7 @@ pub fn init() {
 pub fn become_process() {
     let Some(invitation) = Invitation::open() else { return };
     match invitation.role {
-        Role::Worker { seat, bell } => worker::serve(&invitation, seat, bell),
+        Role::Worker(chair) => worker::serve(&invitation, chair),
         Role::Process => process::serve(&invitation),
     }
 }
@@ -57,7 +57,7 @@ pub(crate) fn check() -> Result<()> {
              first line of main",
         );
         match invitation.role {
-            Role::Worker { seat, bell } => worker::refuse_late(&invitation, seat, bell, &error),
+            Role::Worker(chair) => worker::refuse_late(&invitation, chair, &error),
             Role::Process => process::refuse_late(&invitation, &error),
         }
     }

@@ -7,6 +7,7 @@
 //! have.
 
 use crate::error::{Error, Kind, Result};
+use crate::porter;
 use manycore_engine::os::packets::Packets;
 use manycore_engine::os::{inherit, lifeline};
 use manycore_engine::pool::{Region, Worker};
@@ -35,10 +36,20 @@ pub(crate) struct Invitation {
 /// What a process was started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// To take this seat in a pool, and ring this bell.
-    Worker { seat: u16, bell: RawFd },
+    /// To take this place in a pool.
+    Worker(Chair),
     /// To run one task.
     Process,
+}
+
+/// A worker's place in its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chair {
+    pub(crate) seat: u16,
+    /// To be rung when the caller sleeps.
+    pub(crate) bell: RawFd,
+    /// Where to ask for descriptors.
+    pub(crate) counter: RawFd,
 }
 
 /// Set when the invitation of this process was accepted.
@@ -70,8 +81,9 @@ impl Invitation {
     }
 
     /// Takes the seat. None when whoever sent the invitation is gone already.
-    pub(crate) fn sit(&self, seat: u16, bell: RawFd) -> manycore_engine::Result<Option<Worker>> {
+    pub(crate) fn sit(&self, Chair { seat, bell, counter }: Chair) -> manycore_engine::Result<Option<Worker>> {
         let Some(region) = self.accept()? else { return Ok(None) };
+        porter::ask_at(take(counter)?);
         Worker::sit(Arc::new(Region::attach(region)?), seat, take(bell)?).map(Some)
     }
 
@@ -97,11 +109,11 @@ impl Invitation {
 
     /// The descriptors it names.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        let bell = match self.role {
-            Role::Worker { bell, .. } => Some(bell),
-            Role::Process => None,
+        let [bell, counter] = match self.role {
+            Role::Worker(Chair { bell, counter, .. }) => [Some(bell), Some(counter)],
+            Role::Process => [None; 2],
         };
-        [Some(self.door), self.lifeline, self.output, bell].into_iter().flatten().collect()
+        [Some(self.door), self.lifeline, self.output, bell, counter].into_iter().flatten().collect()
     }
 
     /// Refuses whoever runs another program.
@@ -126,7 +138,7 @@ impl Invitation {
         let (lifeline, output) = (number(*lifeline), number(*output));
         let common = format!("{door} {device} {inode} {lifeline} {fingerprint} {output}");
         match role {
-            Role::Worker { seat, bell } => format!("{common} {seat} {bell}"),
+            Role::Worker(Chair { seat, bell, counter }) => format!("{common} {seat} {bell} {counter}"),
             Role::Process => common,
         }
     }
@@ -136,7 +148,10 @@ impl Invitation {
         let (&[door, device, inode, lifeline, fingerprint, output], role) = fields.split_first_chunk()?;
         let role = match *role {
             [] => Role::Process,
-            [seat, bell] => Role::Worker { seat: u16::try_from(seat).ok()?, bell: RawFd::try_from(bell).ok()? },
+            [seat, bell, counter] => {
+                let (bell, counter) = (RawFd::try_from(bell).ok()?, RawFd::try_from(counter).ok()?);
+                Role::Worker(Chair { seat: u16::try_from(seat).ok()?, bell, counter })
+            }
             _ => return None,
         };
         let descriptor = |number: i128| RawFd::try_from(number).ok();
@@ -172,7 +187,7 @@ mod tests {
     use super::*;
 
     const SOME: Invitation = Invitation {
-        role: Role::Worker { seat: 11, bell: 5 },
+        role: Role::Worker(Chair { seat: 11, bell: 5, counter: 6 }),
         door: 3,
         identity: (1, 4711),
         lifeline: Some(7),

@@ -166,9 +166,10 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
         }
         let start = self.total - self.items.len();
         let mut item = start;
-        let writer = &mut self.writer;
-        let encoded = writer.begin(size).and_then(|()| {
-            self.items.by_ref().take(size).try_for_each(|arguments| {
+        let (writer, items) = (&mut self.writer, self.items.by_ref());
+        let encoded = self.shared.crew.porter().lend(&mut self.task.lent, true, || {
+            writer.begin(size)?;
+            items.take(size).try_for_each(|arguments| {
                 arguments.write(writer)?;
                 item += 1;
                 Ok(())

@@ -2,29 +2,70 @@
 //!
 //! While a message is written, its values put their descriptors into a table beside it
 //! and write down the places; while it is read, they take them out again. The table
-//! travels by the kernel.
+//! travels by the kernel. Where nobody knows yet who will read the message, they are left
+//! at a desk instead; see `porter.rs`.
 
-use serde::de::Error as _;
-use serde::ser::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use crate::porter::{self, Desk};
+use manycore_engine::os::packets::Packets;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::cell::RefCell;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The descriptors of one message.
 pub(crate) type Table = Vec<Arc<OwnedFd>>;
 
+/// By what a descriptor that many values share is known: two numbers of its owner's choice.
+pub(crate) type Key = (u64, u64);
+
+/// Where the descriptors of a message go while it is written.
+enum Outgoing {
+    /// Beside it, into a table.
+    Table { table: Table, known: Vec<(Key, usize)> },
+    /// To a pool's desk, where they are asked for; some of them are the job's.
+    Desk { desk: Arc<Desk>, once: bool, numbers: Vec<u64> },
+}
+
 thread_local! {
-    static OUTGOING: RefCell<Option<Table>> = const { RefCell::new(None) };
+    static OUTGOING: RefCell<Option<Outgoing>> = const { RefCell::new(None) };
     static INCOMING: RefCell<Option<Vec<Option<Arc<OwnedFd>>>>> = const { RefCell::new(None) };
 }
 
+/// In a worker: where descriptors are asked for that are in no table.
+static COUNTER: OnceLock<Packets> = OnceLock::new();
+
+/// Written down by a worker for a descriptor that the reader has to have already.
+const KNOWN: u64 = u64::MAX;
+
 /// Runs `write`, which may put descriptors into a table, and gives the table.
 pub(crate) fn outgoing<R>(write: impl FnOnce() -> R) -> (R, Table) {
-    let _restore = Restore(&OUTGOING, OUTGOING.replace(Some(Table::new())));
+    let empty = Outgoing::Table { table: Table::new(), known: Vec::new() };
+    let _restore = Restore(&OUTGOING, OUTGOING.replace(Some(empty)));
     let written = write();
-    (written, OUTGOING.take().unwrap_or_default())
+    match OUTGOING.take() {
+        Some(Outgoing::Table { table, .. }) => (written, table),
+        _ => (written, Table::new()),
+    }
+}
+
+/// Runs `write`, which may leave descriptors at `desk`, and gives the numbers of those that
+/// are to be taken back.
+pub(crate) fn lending<R>(desk: &Arc<Desk>, once: bool, write: impl FnOnce() -> R) -> (R, Vec<u64>) {
+    let lending = Outgoing::Desk { desk: Arc::clone(desk), once, numbers: Vec::new() };
+    let _restore = Restore(&OUTGOING, OUTGOING.replace(Some(lending)));
+    let written = write();
+    match OUTGOING.take() {
+        Some(Outgoing::Desk { numbers, .. }) => (written, numbers),
+        _ => (written, Vec::new()),
+    }
+}
+
+/// From now on this process asks at `counter` for descriptors that are in no table.
+pub(crate) fn fetch_from(counter: Packets) {
+    // A process is a worker once.
+    let _ = COUNTER.set(counter);
 }
 
 /// Runs `read`, which may take descriptors out of `table`.
@@ -44,29 +85,57 @@ impl<T> Drop for Restore<T> {
     }
 }
 
-/// Writes down a descriptor that many values may share; it travels once.
-pub(crate) fn put<S: Serializer>(descriptor: &Arc<OwnedFd>, serializer: S) -> Result<S::Ok, S::Error> {
-    let place = OUTGOING.with_borrow_mut(|table| {
-        let table = table.as_mut()?;
-        let known = table.iter().position(|other| Arc::ptr_eq(other, descriptor));
-        Some(known.unwrap_or_else(|| {
-            table.push(Arc::clone(descriptor));
-            table.len() - 1
-        }))
-    });
-    match place {
-        Some(place) => (place as u64).serialize(serializer),
-        None => Err(S::Error::custom(
-            "a descriptor travels only as part of an argument or a result of a task in another process",
-        )),
-    }
+/// Puts a descriptor where those of this message go, and gives its place. One with a key
+/// is put there once.
+pub(crate) fn put<E: ser::Error>(
+    key: Option<Key>,
+    descriptor: impl FnOnce() -> io::Result<Arc<OwnedFd>>,
+) -> Result<u64, E> {
+    OUTGOING.with_borrow_mut(|outgoing| match outgoing {
+        Some(Outgoing::Table { table, known }) => {
+            if let Some((_, place)) = known.iter().find(|(other, _)| Some(*other) == key) {
+                return Ok(*place as u64);
+            }
+            known.extend(key.map(|key| (key, table.len())));
+            table.push(descriptor().map_err(E::custom)?);
+            Ok(table.len() as u64 - 1)
+        }
+        Some(Outgoing::Desk { desk, once, numbers }) => {
+            let (number, is_ours) = desk.leave(key, *once, descriptor).map_err(E::custom)?;
+            numbers.extend(is_ours.then_some(number));
+            Ok(number)
+        }
+        // What a worker got from the caller, the caller has.
+        None if key.is_some() && COUNTER.get().is_some() => Ok(KNOWN),
+        None => {
+            Err(E::custom("a descriptor travels only as part of a task's arguments, or of the result of a process"))
+        }
+    })
 }
 
-/// Takes a descriptor out of the table.
-fn take<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<OwnedFd>, D::Error> {
-    let place = usize::deserialize(deserializer)?;
-    let found = INCOMING.with_borrow_mut(|table| table.as_mut()?.get_mut(place)?.take());
-    found.ok_or_else(|| D::Error::custom("the descriptor that belongs to a value has not come with it"))
+/// The descriptor in `place`, which others may want, too.
+pub(crate) fn get<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
+    at(place, |slot| slot.clone())
+}
+
+/// Takes the descriptor in `place`.
+fn take<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
+    at(place, Option::take)
+}
+
+fn at<E: de::Error>(
+    place: u64,
+    pick: impl FnOnce(&mut Option<Arc<OwnedFd>>) -> Option<Arc<OwnedFd>>,
+) -> Result<Arc<OwnedFd>, E> {
+    let missing = || E::custom("the descriptor that belongs to a value has not come with it");
+    INCOMING.with_borrow_mut(|table| match (table, COUNTER.get()) {
+        (Some(table), _) => {
+            let place = usize::try_from(place).map_err(E::custom)?;
+            table.get_mut(place).and_then(pick).ok_or_else(missing)
+        }
+        (None, Some(counter)) => porter::ask(counter, place).map(Arc::new).map_err(E::custom),
+        (None, None) => Err(missing()),
+    })
 }
 
 /// A file, a socket, an end of a pipe, or anything else behind a descriptor, on its way
@@ -122,16 +191,15 @@ impl<T> From<T> for Passed<T> {
 
 impl<T: AsFd> Serialize for Passed<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let own = self.0.as_fd().try_clone_to_owned().map_err(S::Error::custom)?;
-        put(&Arc::new(own), serializer)
+        put(None, || self.0.as_fd().try_clone_to_owned().map(Arc::new))?.serialize(serializer)
     }
 }
 
 impl<'de, T: From<OwnedFd>> Deserialize<'de> for Passed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Passed<T>, D::Error> {
-        match Arc::try_unwrap(take(deserializer)?) {
+        match Arc::try_unwrap(take(u64::deserialize(deserializer)?)?) {
             Ok(descriptor) => Ok(Passed(descriptor.into())),
-            Err(_) => Err(D::Error::custom("a descriptor that is to be passed is shared")),
+            Err(_) => Err(de::Error::custom("a descriptor that is to be passed is shared")),
         }
     }
 }
@@ -169,7 +237,7 @@ mod tests {
         struct Shared(Arc<OwnedFd>);
         impl Serialize for Shared {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                put(&self.0, serializer)
+                put(Some((1, 2)), || Ok(Arc::clone(&self.0)))?.serialize(serializer)
             }
         }
         let shared = Shared(Arc::new(File::open("/dev/null").unwrap().into()));

@@ -318,7 +318,7 @@ impl Pool {
     }
 
     fn place<Args: 'static, F: Task<Args>>(&self, task: &F) -> Result<Placed> {
-        self.shared.place(&Code::of(task)?)
+        self.shared.place(|| Code::of(task))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::crew::Crew;
 use crate::error::{Error, Kind, Result};
 use crate::keeper::Keeper;
 use crate::map::Step;
+use crate::porter::Parcels;
 use crate::watchdog::Watchdog;
 use manycore_engine::pool::{Function, Job, Loss, Message, Room, Work};
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
 pub(crate) struct Placed {
     pub(crate) name: &'static str,
     pub(crate) function: Arc<Function>,
+    /// Descriptors among what it captures, and among the arguments of its calls.
+    pub(crate) lent: Parcels,
 }
 
 impl Placed {
@@ -146,18 +149,21 @@ impl Shared {
     }
 
     /// The task in shared memory, where it is once a pool, or once a job if it has captures.
-    pub(crate) fn place(&self, code: &Code) -> Result<Placed> {
+    pub(crate) fn place(&self, code: impl FnOnce() -> Result<Code>) -> Result<Placed> {
+        let mut lent = Parcels::default();
+        // Every worker may bring it up.
+        let code = self.crew.porter().lend(&mut lent, false, code)?;
         let message = Message::of(&code.bytes);
         if code.has_captures {
-            return Ok(Placed { name: code.name, function: self.engine.function(message, false)? });
+            return Ok(Placed { name: code.name, function: self.engine.function(message, false)?, lent });
         }
         let mut placed = self.placed();
         if let Some(function) = placed.get(&code.bytes) {
-            return Ok(Placed { name: code.name, function: Arc::clone(function) });
+            return Ok(Placed { name: code.name, function: Arc::clone(function), lent });
         }
         let function = self.engine.function(message, true)?;
         placed.insert(code.bytes.clone(), Arc::clone(&function));
-        Ok(Placed { name: code.name, function })
+        Ok(Placed { name: code.name, function, lent })
     }
 
     fn placed(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Arc<Function>>> {

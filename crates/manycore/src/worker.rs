@@ -4,17 +4,16 @@ use crate::code::{self, Call, Chunk};
 use crate::codec::{Reader, Writer, head_of};
 use crate::error::{Error, Result};
 use crate::failure::{self, Failure};
-use crate::invitation::Invitation;
+use crate::invitation::{Chair, Invitation};
 use crate::registry::Registry;
 use crate::welcome::Welcome;
 use manycore_engine::pool::{Message, Next, Segments, Task, Verdict, Worker};
 use std::collections::HashMap;
 use std::io::Write;
-use std::os::fd::RawFd;
 
 /// Takes the seat of `invitation` and runs tasks until the pool is closed.
-pub(crate) fn serve(invitation: &Invitation, seat: u16, bell: RawFd) -> ! {
-    let mut worker = sit(invitation, seat, bell);
+pub(crate) fn serve(invitation: &Invitation, chair: Chair) -> ! {
+    let mut worker = sit(invitation, chair);
     match Registry::get().and_then(|registry| invitation.check(registry.fingerprint)) {
         Err(error) => refuse(&mut worker, &error),
         Ok(()) => {
@@ -37,12 +36,12 @@ pub(crate) fn serve(invitation: &Invitation, seat: u16, bell: RawFd) -> ! {
 
 /// For a worker whose main starts processes before it reached [`crate::init`]: tells
 /// the caller, and ends.
-pub(crate) fn refuse_late(invitation: &Invitation, seat: u16, bell: RawFd, error: &Error) -> ! {
-    refuse(&mut sit(invitation, seat, bell), error)
+pub(crate) fn refuse_late(invitation: &Invitation, chair: Chair, error: &Error) -> ! {
+    refuse(&mut sit(invitation, chair), error)
 }
 
-fn sit(invitation: &Invitation, seat: u16, bell: RawFd) -> Worker {
-    match invitation.sit(seat, bell) {
+fn sit(invitation: &Invitation, chair: Chair) -> Worker {
+    match invitation.sit(chair) {
         Ok(Some(worker)) => worker,
         // Whoever started this process is gone.
         Ok(None) => std::process::exit(1),

@@ -12,14 +12,19 @@ pub mod blocks;
 pub mod channel;
 pub mod doorbell;
 #[cfg(not(loom))]
+pub mod kept;
+#[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
 pub mod message;
 pub mod mutex;
 pub mod patience;
+#[cfg(not(loom))]
+pub mod plain;
 pub mod queue;
 #[cfg(not(loom))]
 pub mod region;
+pub mod rwlock;
 #[cfg(not(loom))]
 pub mod slots;
 pub mod state;

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 const WORKER: &str = "MANYCORE_TEST_WORKER";
 const CALLER: &str = "MANYCORE_TEST_CALLER";
+/// Where a caller dies once its workers are busy.
+const DOOM: &str = "MANYCORE_TEST_DOOM";
 
 /// Nothing here takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -61,8 +63,8 @@ pub fn run_if_started() {
     }
 }
 
-/// A caller with two busy workers that never ends by itself. The workers hold
-/// `witness` open, as long as they live.
+/// A caller with two busy workers, who hold `witness` open as long as they live. It
+/// never ends by itself, or at the point of `DOOM` with its next task.
 fn be_a_caller(witness: &[RawFd]) {
     let mut face = Face::new(2);
     face.pass_on = witness.to_vec();
@@ -75,16 +77,25 @@ fn be_a_caller(witness: &[RawFd]) {
     }
     // Both are in the middle of a task: tells it, and keeps the pool.
     rustix::io::write(inherit::duplicate(witness[0]).unwrap(), b"!").unwrap();
+    if let Some(point) = std::env::var_os(DOOM) {
+        // SAFETY: this process has one thread.
+        unsafe { std::env::set_var("MANYCORE_FAIL_POINT", point) };
+        face.submit(&job, 2, Mode::Large);
+        panic!("there is no such point");
+    }
     loop {
         std::thread::park();
     }
 }
 
-/// Starts this program as a caller that passes `witness` on to its workers.
-pub fn launch_caller(witness: RawFd) -> Child {
+/// Starts this program as a caller that passes `witness` on to its workers, and
+/// that dies at `point` once they are busy.
+pub fn launch_caller(witness: RawFd, point: Option<&str>) -> Child {
     let program = std::env::current_exe().unwrap();
-    let environment = format!("{CALLER}={witness}");
-    Child::launch(program.as_os_str(), &[OsStr::new("caller")], &[OsStr::new(&environment)], &[witness]).unwrap()
+    let mut environment = vec![format!("{CALLER}={witness}")];
+    environment.extend(point.map(|point| format!("{DOOM}={point}")));
+    let environment: Vec<&OsStr> = environment.iter().map(OsStr::new).collect();
+    Child::launch(program.as_os_str(), &[OsStr::new("caller")], &environment, &[witness]).unwrap()
 }
 
 fn work(seat: u16, region: OwnedFd, bell: OwnedFd) -> manycore_engine::Result<()> {

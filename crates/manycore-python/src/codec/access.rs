@@ -17,6 +17,8 @@ use std::ptr::NonNull;
 
 use pyo3::ffi::{self, PyObject};
 
+use super::format::SMALL_INTS;
+
 #[cfg(not(Py_LIMITED_API))]
 pub(super) use direct::*;
 #[cfg(Py_LIMITED_API)]
@@ -78,6 +80,18 @@ pub(super) struct Text {
     pub(super) len: usize,
     /// The encoded copy, where the string itself could not be read.
     pub(super) _keep: Option<Owned>,
+}
+
+/// The value of an exact int that is its own tag.
+#[inline]
+pub(super) unsafe fn small_int(object: *mut PyObject) -> Option<u8> {
+    // SAFETY: a live object, and an exact int where its value is asked for.
+    unsafe {
+        if ffi::Py_TYPE(object) != &raw mut ffi::PyLong_Type {
+            return None;
+        }
+        int_value(object).filter(|value| (0..SMALL_INTS).contains(value)).map(|value| value as u8)
+    }
 }
 
 #[cfg(not(Py_LIMITED_API))]

@@ -48,6 +48,9 @@ pub(crate) struct Encoder {
 /// A head buffer larger than this is given back when the message is done.
 const KEEP_HEAD: usize = 16 << 20;
 
+/// Small ints that are written without looking at the room for each.
+const SMALL_RUN: usize = 64;
+
 /// In the memo instead of an offset: whoever meets this object calls for pickle.
 const FORBIDDEN: u32 = u32::MAX;
 
@@ -277,6 +280,7 @@ impl Encoder {
         }
     }
 
+    /// An int that is not its own tag.
     unsafe fn int(&mut self, object: *mut PyObject) -> Result<(), Stop> {
         // SAFETY: an exact int.
         let Some(value) = (unsafe { access::int_value(object) }) else {
@@ -288,10 +292,7 @@ impl Encoder {
             return Ok(());
         };
         let bytes = value.to_le_bytes();
-        let (tag, len) = if (0..SMALL_INTS).contains(&value) {
-            self.head.push(value as u8);
-            return Ok(());
-        } else if i8::try_from(value).is_ok() {
+        let (tag, len) = if i8::try_from(value).is_ok() {
             (tag::INT_1, 1)
         } else if i16::try_from(value).is_ok() {
             (tag::INT_2, 2)
@@ -396,9 +397,59 @@ impl Encoder {
 
     #[inline]
     unsafe fn list_items(&mut self, list: *mut PyObject, start: usize, end: usize, depth: u32) -> Result<(), Stop> {
-        for index in start..end {
-            // SAFETY: an exact list of at least `end` items.
-            unsafe { self.value(access::list_item(list, index), depth)? };
+        // SAFETY: an exact list of at least `end` items.
+        unsafe { self.each(start, end, depth, |index| access::list_item(list, index)) }
+    }
+
+    #[inline]
+    unsafe fn tuple_items(&mut self, tuple: *mut PyObject, start: usize, end: usize, depth: u32) -> Result<(), Stop> {
+        // SAFETY: an exact tuple of at least `end` items.
+        unsafe { self.each(start, end, depth, |index| access::tuple_item(tuple, index)) }
+    }
+
+    /// Every item from `start` to `end`: runs of small ints in one go, the others one by one.
+    #[inline]
+    unsafe fn each(
+        &mut self,
+        mut index: usize,
+        end: usize,
+        depth: u32,
+        item: impl Fn(usize) -> *mut PyObject,
+    ) -> Result<(), Stop> {
+        while index < end {
+            let object = item(index);
+            // SAFETY: an item of the container, alive as long as that, whose exact type
+            // decides what is asked of it.
+            let first = unsafe {
+                if ffi::Py_TYPE(object) != &raw mut ffi::PyLong_Type {
+                    self.other(object, depth)?;
+                    None
+                } else if let Some(value @ 0..SMALL_INTS) = access::int_value(object) {
+                    Some(value as u8)
+                } else {
+                    self.int(object)?;
+                    None
+                }
+            };
+            let Some(first) = first else {
+                index += 1;
+                continue;
+            };
+            let run = (end - index).min(SMALL_RUN);
+            self.head.reserve(run);
+            let start = self.head.len();
+            let room = self.head.spare_capacity_mut();
+            room[0].write(first);
+            let mut written = 1;
+            while written < run {
+                // SAFETY: as above.
+                let Some(value) = (unsafe { access::small_int(item(index + written)) }) else { break };
+                room[written].write(value);
+                written += 1;
+            }
+            // SAFETY: as many bytes were written behind the end.
+            unsafe { self.head.set_len(start + written) };
+            index += written;
         }
         Ok(())
     }
@@ -419,15 +470,6 @@ impl Encoder {
             self.varint(len);
             self.tuple_items(object, 0, len, deeper(depth)?)?;
             self.head[here] = tag::TUPLE;
-        }
-        Ok(())
-    }
-
-    #[inline]
-    unsafe fn tuple_items(&mut self, tuple: *mut PyObject, start: usize, end: usize, depth: u32) -> Result<(), Stop> {
-        for index in start..end {
-            // SAFETY: an exact tuple of at least `end` items.
-            unsafe { self.value(access::tuple_item(tuple, index), depth)? };
         }
         Ok(())
     }

@@ -34,6 +34,9 @@ impl Shells {
     /// The next item of a list message, with `owed` to follow.
     #[inline]
     pub(super) fn next(&mut self, decoder: &mut Decoder, owed: usize) -> Result<Owned, Fault> {
+        if let Some(value) = decoder.small_int() {
+            return Ok(decoder.small_ints.make(value));
+        }
         self.turn ^= 1;
         let item = match self.kept[self.turn].take() {
             // SAFETY: attached, and the item before the last is ours.

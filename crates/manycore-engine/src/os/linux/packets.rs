@@ -63,19 +63,27 @@ impl Packets {
         }
         let (first, last) = descriptors.split_at(descriptors.len().saturating_sub(1) / DESCRIPTORS * DESCRIPTORS);
         for group in first.chunks(DESCRIPTORS) {
-            self.send_one(MORE, &[], group)?;
+            self.send_one(MORE, &[], group, SendFlags::empty())?;
         }
-        self.send_one(LAST, bytes, last)
+        self.send_one(LAST, bytes, last, SendFlags::empty())
     }
 
-    fn send_one(&self, follow: u8, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+    /// As [`Packets::send`], for one packet and never sleeping: where the other end has
+    /// too much to receive, that is an error.
+    pub fn send_now(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send_one(LAST, bytes, descriptors, SendFlags::DONTWAIT)
+    }
+
+    fn send_one(&self, follow: u8, bytes: &[u8], descriptors: &[BorrowedFd<'_>], flags: SendFlags) -> Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(Error::new(Kind::TooLarge, "more descriptors than a packet takes"));
         }
+        let follow = [follow];
+        let parts = [IoSlice::new(&follow), IoSlice::new(bytes)];
         loop {
-            match sendmsg(&self.0, &[IoSlice::new(&[follow]), IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg(&self.0, &parts, &mut control, flags | SendFlags::NOSIGNAL) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(Errno::PIPE | Errno::CONNRESET) => {

@@ -1,0 +1,157 @@
+//! `Mutex`: a value that one may have at a time.
+
+use super::place::Place;
+use super::{deadline, fail, patiently};
+use crate::error::Result;
+use bytemuck::Pod;
+use manycore_engine::Kind;
+use manycore_engine::shm::kept::Kept;
+use manycore_engine::shm::mutex;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+use std::time::{Duration, Instant};
+
+type Inside<T> = Kept<mutex::Mutex, T>;
+
+/// A value that one thread of one process may have at a time; see [the module](super).
+///
+/// A thread that locks it twice waits for itself.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent, bound = "")]
+pub struct Mutex<T: Pod>(Place<Inside<T>>);
+
+impl<T: Pod> Mutex<T> {
+    /// A mutex with `value` in it.
+    ///
+    /// # Errors
+    /// Where there is no memory or no descriptor left for it.
+    pub fn new(value: T) -> Result<Mutex<T>> {
+        let place = Place::<Inside<T>>::new()?;
+        place.store(bytemuck::bytes_of(&value));
+        Ok(Mutex(place))
+    }
+
+    /// Takes the value, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// A guard all the same, where a process died, or a thread panicked, with the value
+    /// in hand, and since then nobody has called [`Mutex::clear_poison`].
+    ///
+    /// # Panics
+    /// Where the kernel has no memory for a wait.
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        match self.lock_until(None) {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Err(poisoned),
+            Err(TryLockError::WouldBlock) => unreachable!("a wait without an end has ended"),
+        }
+    }
+
+    /// Takes the value, waiting for `limit` at the longest.
+    ///
+    /// # Errors
+    /// As [`Mutex::lock`]; `WouldBlock` after the time.
+    ///
+    /// # Panics
+    /// As [`Mutex::lock`].
+    pub fn lock_timeout(&self, limit: Duration) -> TryLockResult<MutexGuard<'_, T>> {
+        self.lock_until(deadline(limit))
+    }
+
+    fn lock_until(&self, deadline: Option<Instant>) -> TryLockResult<MutexGuard<'_, T>> {
+        match patiently(|| self.0.lock.lock(deadline)) {
+            Ok(taken) => Ok(MutexGuard::new(self, taken)?),
+            Err(error) if error.kind() == Kind::Timeout => Err(TryLockError::WouldBlock),
+            Err(error) => fail("taking a mutex", &error),
+        }
+    }
+
+    /// Takes the value if that is possible at once.
+    ///
+    /// # Errors
+    /// As [`Mutex::lock`]; `WouldBlock` while somebody has it.
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        let taken = self.0.lock.try_lock().ok_or(TryLockError::WouldBlock)?;
+        Ok(MutexGuard::new(self, taken)?)
+    }
+
+    /// Whether somebody died or panicked with the value in hand.
+    pub fn is_poisoned(&self) -> bool {
+        self.0.is_poisoned()
+    }
+
+    /// The value is good, whatever happened.
+    pub fn clear_poison(&self) {
+        self.0.set_poisoned(false);
+    }
+}
+
+impl<T: Pod> Clone for Mutex<T> {
+    fn clone(&self) -> Mutex<T> {
+        Mutex(self.0.clone())
+    }
+}
+
+impl<T: Pod> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Mutex");
+        shown.field("locked", &self.0.lock.is_locked()).field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
+    }
+}
+
+/// The value of a [`Mutex`], in hand.
+///
+/// A copy, which is written back when this is dropped, if it was changed. Where a panic
+/// drops it, it is not, and the mutex is poisoned.
+#[must_use = "the mutex is given back when this is dropped"]
+pub struct MutexGuard<'a, T: Pod> {
+    mutex: &'a Mutex<T>,
+    value: T,
+    is_changed: bool,
+    /// There was a panic already when it was taken.
+    was_panicking: bool,
+}
+
+impl<'a, T: Pod> MutexGuard<'a, T> {
+    /// The mutex was taken just now.
+    fn new(mutex: &'a Mutex<T>, taken: mutex::Taken) -> LockResult<MutexGuard<'a, T>> {
+        let mut value = T::zeroed();
+        mutex.0.load(bytemuck::bytes_of_mut(&mut value));
+        let guard = MutexGuard { mutex, value, is_changed: false, was_panicking: std::thread::panicking() };
+        if mutex.0.note(taken) { Err(PoisonError::new(guard)) } else { Ok(guard) }
+    }
+}
+
+impl<T: Pod> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: Pod> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.is_changed = true;
+        &mut self.value
+    }
+}
+
+impl<T: Pod> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        if !self.was_panicking && std::thread::panicking() {
+            self.mutex.0.set_poisoned(true);
+        } else if self.is_changed {
+            self.mutex.0.store(bytemuck::bytes_of(&self.value));
+        }
+        self.mutex.0.lock.unlock();
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}

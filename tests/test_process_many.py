@@ -1,0 +1,50 @@
+"""Very many short processes: each tells its own exit code, and nothing of them stays."""
+
+import pytest
+
+SCRIPT = """
+import gc
+from support import census
+
+BATCH = 20
+
+def state():
+    # Processes, descriptors and resident bytes of this program and its zygote.
+    gc.collect()
+    family = [os.getpid(), *census.descendants(os.getpid())]
+    kinds = {pid: sorted(census.descriptor_kinds(pid).values()) for pid in family}
+    return kinds, sum(map(census.resident_bytes, family))
+
+def run(context, numbers):
+    for first in range(numbers.start, numbers.stop, BATCH):
+        batch = range(first, min(first + BATCH, numbers.stop))
+        processes = [context.Process(target=sys.exit, args=(n % 251,), daemon=n % 2 == 0) for n in batch]
+        for process in processes:
+            process.start()
+        for n, process in zip(batch, processes):
+            process.join()
+            assert process.exitcode == n % 251, (n, process)
+
+def main():
+    method, count = sys.argv[1], int(sys.argv[2])
+    context = mp.get_context(method)
+    run(context, range(count // 10))
+    before, resident = state()
+    run(context, range(count // 10, count))
+    assert mp.active_children() == []
+    after, grown = state()
+    assert after == before, (before, after)
+    print(grown - resident)
+"""
+
+
+@pytest.mark.only("manycore", reason="the census asks the standard package for processes only, and this takes a while")
+@pytest.mark.parametrize(("method", "count"), [("fork", 10_000), ("forkserver", 2_000)])
+@pytest.mark.deadline(300)
+def test_ten_thousand_short_processes(script, method, count):
+    program = script(SCRIPT, arguments=[method, count])
+    grown = int(program.read_line(seconds=280))
+    assert program.finish() == 0, program.errors
+    # Some hundred bytes kept of each process would show.
+    assert grown < 1 << 20
+    assert program.orphans() == {}
