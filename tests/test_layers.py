@@ -191,7 +191,6 @@ LATER = {
     "Event",
     "Lock",
     "Manager",
-    "Pipe",
     "RLock",
     "Semaphore",
     "Value",

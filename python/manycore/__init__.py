@@ -25,6 +25,7 @@ __all__ = [
     "AuthenticationError",
     "BufferTooShort",
     "JoinableQueue",
+    "Pipe",
     "Pool",
     "Process",
     "ProcessError",
@@ -60,6 +61,7 @@ if "__main__" in sys.modules:
 _default = context._default_context
 
 JoinableQueue = _default.JoinableQueue
+Pipe = _default.Pipe
 Pool = _default.Pool
 Queue = _default.Queue
 RawArray = _default.RawArray

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from types import GenericAlias
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, Self, TypeVar, final
+
+from typing_extensions import Buffer, disjoint_base
 
 _T = TypeVar("_T")
 
@@ -17,6 +19,8 @@ __all__ = [
     "encode",
     "set_reducers",
     "Channel",
+    "Wire",
+    "socket_pair",
     "Core",
     "usable_cpu_count",
     "Feeder",
@@ -35,6 +39,31 @@ def decode_items(head_len: int, message: bytes) -> Items: ...
 def decode_into(head_len: int, message: bytes, list: list[Any], start: int, n: int) -> None: ...
 def decode_call(head_len: int, message: bytes) -> tuple[tuple[Any, ...], dict[str, Any] | None]: ...
 def usable_cpu_count() -> int: ...
+
+@disjoint_base
+class Wire:
+    """One end of a connection: messages through a descriptor."""
+
+    _handle: int | None
+    _readable: bool
+    _writable: bool
+    @property
+    def _shortest(self) -> int: ...
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
+    def send(self, obj: Any) -> None:
+        """Send a picklable object."""
+    def send_bytes(self, buf: Buffer, offset: int = 0, size: int | None = None) -> None:
+        """Send the bytes of a bytes-like object, or `size` of them from `offset` on."""
+    def recv(self) -> Any:
+        """Receive an object. EOFError if there is nothing left and the other end is closed."""
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Receive the bytes of one message. OSError if there are more than `maxlength`."""
+    def recv_bytes_into(self, buf: Buffer, offset: int = 0) -> int:
+        """Receive one message into a writable bytes-like object. Return how many bytes there were."""
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether there is something to receive, or the other end is closed."""
+
+def socket_pair() -> tuple[int, int]: ...
 
 @final
 class Channel:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
-    from . import pool, queues
+    from . import connection, pool, queues
 
 __all__ = ()
 
@@ -103,6 +103,12 @@ class BaseContext:
     def usable_cpu_count(self) -> int:
         """Return how many processors this process may keep busy: its affinity and its control groups' quotas count."""
         return _usable_cpu_count()
+
+    def Pipe(self, duplex: bool = True) -> tuple[connection.Connection, connection.Connection]:
+        """Return the two ends of a pipe. See `manycore.connection.Pipe`."""
+        from .connection import Pipe
+
+        return Pipe(duplex)
 
     def Pool(
         self,

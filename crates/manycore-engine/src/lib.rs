@@ -14,6 +14,7 @@
 //! - [`os`]: what we ask of the kernel, made safe.
 //! - [`shm`]: memory two processes see at once.
 //! - [`process`]: one running child, and many of them watched.
+//! - [`wire`]: framed messages through a descriptor.
 //! - [`pool`]: tasks, jobs and the worker's loop.
 
 pub mod error;
@@ -26,5 +27,7 @@ pub mod pool;
 pub mod process;
 pub mod shm;
 pub mod sync;
+#[cfg(not(loom))]
+pub mod wire;
 
 pub use error::{Error, Kind, Result};

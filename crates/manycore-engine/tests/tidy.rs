@@ -12,6 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("os", &["error"]),
     ("shm", &["os", "sync", "error"]),
     ("process", &["os", "error"]),
+    ("wire", &["os", "sync", "error"]),
     ("pool", &["shm", "process", "sync", "error"]),
 ];
 
@@ -197,7 +198,7 @@ fn unsafe_stands_where_it_may_and_says_why() {
             }
         }
     }
-    for room in ["pool", "process"] {
+    for room in ["pool", "process", "wire"] {
         let text = read(&crates.join(format!("manycore-engine/src/{room}/mod.rs")));
         complaints.check(text.contains("#![forbid(unsafe_code)]"), || format!("`{room}` must forbid unsafe code"));
     }

@@ -12,7 +12,8 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::raw::c_int;
 use std::sync::Arc;
 
-use pyo3::exceptions::PyBufferError;
+use manycore_engine::wire::Room;
+use pyo3::exceptions::{PyBufferError, PyMemoryError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -62,6 +63,64 @@ impl View {
             ffi::PyBuffer_FillInfo(view, slf.as_ptr(), piece.ptr.cast(), piece.len as ffi::Py_ssize_t, 0, flags)
         };
         if status == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}
+
+/// A `bytes` or `bytearray` that is being received: nobody else has it yet.
+pub(crate) struct Landing {
+    object: Py<PyAny>,
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: an address into an object that `self` alone refers to.
+unsafe impl Send for Landing {}
+
+impl Landing {
+    /// A new `bytes` of `len` bytes, with whatever is in its memory.
+    pub(crate) fn bytes(py: Python<'_>, len: usize) -> PyResult<Self> {
+        let size = ffi::Py_ssize_t::try_from(len).map_err(|_| PyMemoryError::new_err(()))?;
+        // SAFETY: attached; a null object is the exception that the call has set.
+        let object = unsafe {
+            let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
+            Bound::from_owned_ptr_or_err(py, object)?
+        };
+        // SAFETY: a bytes object, just made.
+        let start = unsafe { ffi::PyBytes_AsString(object.as_ptr()) }.cast();
+        Ok(Self { object: object.unbind(), start, len })
+    }
+
+    /// A new `bytearray` of `len` bytes, with whatever is in its memory.
+    pub(crate) fn bytearray(py: Python<'_>, len: usize) -> PyResult<Self> {
+        let size = ffi::Py_ssize_t::try_from(len).map_err(|_| PyMemoryError::new_err(()))?;
+        // SAFETY: attached; a null object is the exception that the call has set.
+        let object = unsafe {
+            let object = ffi::PyByteArray_FromStringAndSize(std::ptr::null(), size);
+            Bound::from_owned_ptr_or_err(py, object)?
+        };
+        // SAFETY: a bytearray object, just made.
+        let start = unsafe { ffi::PyByteArray_AsString(object.as_ptr()) }.cast();
+        Ok(Self { object: object.unbind(), start, len })
+    }
+
+    /// Everything from `offset` on, to be filled.
+    pub(crate) fn room(&mut self, offset: usize) -> Room<'_> {
+        let offset = offset.min(self.len);
+        // SAFETY: inside the object, which nobody else can see or resize.
+        unsafe { Room::from_raw(self.start.add(offset), self.len - offset) }
+    }
+
+    /// Puts `bytes` at `offset`; they fit, or as many as fit are put there.
+    pub(crate) fn put(&mut self, offset: usize, bytes: &[u8]) {
+        let offset = offset.min(self.len);
+        let count = bytes.len().min(self.len - offset);
+        // SAFETY: inside the object (both bounds taken above), which no slice can overlap.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(offset), count) };
+    }
+
+    /// The object; what was not filled holds what was in its memory.
+    pub(crate) fn into_object(self) -> Py<PyAny> {
+        self.object
     }
 }
 

@@ -3,6 +3,7 @@
 mod buffer;
 mod channel;
 mod codec;
+mod connection;
 mod core;
 mod feed;
 mod gate;
@@ -25,6 +26,8 @@ mod _engine {
         decode_call_py, decode_into_py, decode_items_py, decode_py, encode_call_py, encode_items_py, encode_py,
         set_reducers,
     };
+    #[pymodule_export]
+    use crate::connection::{Wire, socket_pair};
     #[pymodule_export]
     use crate::core::{Core, usable_cpu_count};
     #[pymodule_export]

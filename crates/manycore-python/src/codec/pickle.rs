@@ -37,6 +37,17 @@ fn extra_reducers(py: Python<'_>) -> Option<Bound<'_, PyDict>> {
     (!reducers.is_empty()).then(|| reducers.clone())
 }
 
+/// The reducers a pickler is to use, if they are not just those of `copyreg`.
+///
+/// A merged copy, not a chain: the pickler asks it for every object of a class.
+pub(crate) fn merged_reducers(py: Python<'_>) -> PyResult<Option<Bound<'_, PyDict>>> {
+    static COPYREG: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let Some(reducers) = extra_reducers(py) else { return Ok(None) };
+    let table = COPYREG.import(py, "copyreg", "dispatch_table")?.copy()?;
+    table.update(reducers.as_mapping())?;
+    Ok(Some(table))
+}
+
 /// Writes `value` into an empty encoder. The value's own code may run, and may
 /// use other encoders.
 pub(super) fn encode(encoder: &mut Encoder, value: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -67,7 +78,6 @@ fn dump<'py>(value: &Bound<'py, PyAny>, buffers: &Bound<'py, PyList>) -> PyResul
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static PICKLER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static BYTES_IO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    static COPYREG: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
     let py = value.py();
     // The callback is the list's own `append`: it returns None, which means "out
@@ -76,15 +86,12 @@ fn dump<'py>(value: &Bound<'py, PyAny>, buffers: &Bound<'py, PyList>) -> PyResul
     let callback = buffers.getattr(intern!(py, "append"))?;
     let named = PyDict::new(py);
     named.set_item(intern!(py, "buffer_callback"), callback)?;
-    let Some(reducers) = extra_reducers(py) else {
+    let Some(table) = merged_reducers(py)? else {
         let dumps = DUMPS.import(py, "_pickle", "dumps")?;
         return dumps.call((value, 5), Some(&named));
     };
     let file = BYTES_IO.import(py, "io", "BytesIO")?.call0()?;
     let pickler = PICKLER.import(py, "_pickle", "Pickler")?.call((&file, 5), Some(&named))?;
-    // A merged copy, not a chain: the pickler asks it for every object of a class.
-    let table = COPYREG.import(py, "copyreg", "dispatch_table")?.copy()?;
-    table.update(reducers.as_mapping())?;
     pickler.setattr(intern!(py, "dispatch_table"), table)?;
     pickler.call_method1(intern!(py, "dump"), (value,))?;
     file.call_method0(intern!(py, "getvalue"))

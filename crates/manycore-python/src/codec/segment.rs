@@ -6,6 +6,9 @@
 //! that also forbids it to move them.
 #![allow(unsafe_code)]
 
+use std::os::raw::c_int;
+
+use manycore_engine::wire::{Piece, Room};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -31,8 +34,8 @@ enum Keep {
 impl Segment {
     /// The bytes of a contiguous buffer, in whatever order they lie.
     pub(super) fn of_buffer(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let exported = Exported::new(object)?;
-        let (ptr, len) = (exported.0.buf.cast_const().cast(), exported.0.len as usize);
+        let exported = Exported::new(object, ffi::PyBUF_ANY_CONTIGUOUS)?;
+        let (ptr, len) = (exported.0.buf.cast_const().cast(), exported.len());
         Ok(Self { ptr, len, _keep: Keep::Buffer { _exported: exported } })
     }
 
@@ -45,14 +48,50 @@ impl Segment {
 
 /// A buffer in Python's sense, given back when dropped. Not PyO3's, which refuses
 /// arrays without dimensions. Boxed: exporters may point into it.
-struct Exported(Box<ffi::Py_buffer>);
+pub(crate) struct Exported(Box<ffi::Py_buffer>);
+
+// SAFETY: an address and a length; giving it back is done attached, by whichever thread.
+unsafe impl Send for Exported {}
 
 impl Exported {
-    fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+    /// What `object` exports for `flags`, which ask for bytes without a gap.
+    fn new(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Self> {
         let mut buffer = Box::new(ffi::Py_buffer::new());
         // SAFETY: attached; a live object fills in a buffer of ours.
-        let status = unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *buffer, ffi::PyBUF_ANY_CONTIGUOUS) };
+        let status = unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *buffer, flags) };
         if status == 0 { Ok(Self(buffer)) } else { Err(PyErr::fetch(object.py())) }
+    }
+
+    /// The bytes of an object, in C order.
+    pub(crate) fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::new(object, ffi::PyBUF_SIMPLE)
+    }
+
+    /// The bytes of an object in whatever order they lie, as pickle writes them.
+    pub(crate) fn memory_of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::new(object, ffi::PyBUF_ANY_CONTIGUOUS)
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len as usize
+    }
+
+    /// The bytes, as something to send.
+    pub(crate) fn piece(&self) -> Piece<'_> {
+        // SAFETY: exported, hence in place and readable, for as long as `self` lives.
+        unsafe { Piece::from_raw(self.0.buf.cast_const().cast(), self.len()) }
+    }
+
+    /// `len` bytes from `offset` on, as something to fill; None if there are not so many.
+    pub(crate) fn room(&mut self, offset: usize, len: usize) -> Option<Room<'_>> {
+        let end = offset.checked_add(len)?;
+        if self.0.readonly != 0 || end > self.len() {
+            return None;
+        }
+        // SAFETY: writable and inside the exported range (checked above), which stays
+        // in place while `self` lives; Python's own rules say who else may use it.
+        Some(unsafe { Room::from_raw(self.0.buf.cast::<u8>().add(offset), len) })
     }
 }
 
