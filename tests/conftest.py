@@ -205,6 +205,8 @@ def warm_up(context):
         process = context.Process(target=int)
         process.start()
         process.join()
+        if hasattr(context, "Lock"):
+            context.Lock()
         if hasattr(context, "Pool"):
             with context.Pool(1) as pool:
                 pool.map(int, ["1"])

@@ -185,14 +185,7 @@ DIFFERENT: dict[str, str] = {
 }
 LATER = {
     "Array",
-    "Barrier",
-    "BoundedSemaphore",
-    "Condition",
-    "Event",
-    "Lock",
     "Manager",
-    "RLock",
-    "Semaphore",
     "Value",
 }
 

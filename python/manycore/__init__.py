@@ -23,15 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthenticationError",
+    "Barrier",
+    "BoundedSemaphore",
     "BufferTooShort",
+    "Condition",
+    "Event",
     "JoinableQueue",
+    "Lock",
     "Pipe",
     "Pool",
     "Process",
     "ProcessError",
     "Queue",
+    "RLock",
     "RawArray",
     "RawValue",
+    "Semaphore",
     "SimpleQueue",
     "TimeoutError",
     "WorkerLost",
@@ -60,12 +67,19 @@ if "__main__" in sys.modules:
 
 _default = context._default_context
 
+Barrier = _default.Barrier
+BoundedSemaphore = _default.BoundedSemaphore
+Condition = _default.Condition
+Event = _default.Event
 JoinableQueue = _default.JoinableQueue
+Lock = _default.Lock
 Pipe = _default.Pipe
 Pool = _default.Pool
 Queue = _default.Queue
+RLock = _default.RLock
 RawArray = _default.RawArray
 RawValue = _default.RawValue
+Semaphore = _default.Semaphore
 SimpleQueue = _default.SimpleQueue
 allow_connection_pickling = _default.allow_connection_pickling
 cpu_count = _default.cpu_count

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
-    from . import connection, pool, queues
+    from . import connection, pool, queues, synchronize
 
 __all__ = ()
 
@@ -163,6 +163,50 @@ class BaseContext:
         from .sharedctypes import Array
 
         return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
+
+    def Lock(self) -> synchronize.Lock:
+        """Return a lock. See `manycore.synchronize.Lock`."""
+        from .synchronize import Lock
+
+        return Lock(ctx=self.get_context())
+
+    def RLock(self) -> synchronize.RLock:
+        """Return a recursive lock. See `manycore.synchronize.RLock`."""
+        from .synchronize import RLock
+
+        return RLock(ctx=self.get_context())
+
+    def Condition(self, lock: synchronize.SemLock | None = None) -> synchronize.Condition:
+        """Return a condition. See `manycore.synchronize.Condition`."""
+        from .synchronize import Condition
+
+        return Condition(lock, ctx=self.get_context())
+
+    def Semaphore(self, value: int = 1) -> synchronize.Semaphore:
+        """Return a semaphore. See `manycore.synchronize.Semaphore`."""
+        from .synchronize import Semaphore
+
+        return Semaphore(value, ctx=self.get_context())
+
+    def BoundedSemaphore(self, value: int = 1) -> synchronize.BoundedSemaphore:
+        """Return a bounded semaphore. See `manycore.synchronize.BoundedSemaphore`."""
+        from .synchronize import BoundedSemaphore
+
+        return BoundedSemaphore(value, ctx=self.get_context())
+
+    def Event(self) -> synchronize.Event:
+        """Return an event. See `manycore.synchronize.Event`."""
+        from .synchronize import Event
+
+        return Event(ctx=self.get_context())
+
+    def Barrier(
+        self, parties: int, action: Callable[[], object] | None = None, timeout: float | None = None
+    ) -> synchronize.Barrier:
+        """Return a barrier. See `manycore.synchronize.Barrier`."""
+        from .synchronize import Barrier
+
+        return Barrier(parties, action, timeout, ctx=self.get_context())
 
     def freeze_support(self) -> None:
         """Be the child, if this frozen program was started as one. Call it first thing in the main module."""

@@ -22,10 +22,10 @@ pub fn full_fence() {
 #[cfg(not(loom))]
 pub use crate::os::park::{futex_wait, futex_wait_half, futex_wake, futex_wake_half};
 #[cfg(not(loom))]
-pub use names::{forks, is_gone, own_name};
+pub use names::{forks, is_gone, own_name, own_thread};
 
 #[cfg(loom)]
-pub use model::{die, futex_wait, futex_wait_half, futex_wake, futex_wake_half, is_gone, own_name};
+pub use model::{die, futex_wait, futex_wait_half, futex_wake, futex_wake_half, is_gone, own_name, own_thread};
 
 /// A plain value in shared memory whose owner is named by a state word.
 ///
@@ -84,20 +84,34 @@ mod names {
     static OWN: AtomicU64 = AtomicU64::new(0);
     static FORKS: AtomicU64 = AtomicU64::new(0);
 
-    /// Who was found alive last, and when, in nanoseconds since the first look.
-    static ALIVE: AtomicU64 = AtomicU64::new(0);
-    static SEEN: AtomicU64 = AtomicU64::new(0);
+    /// Who was found alive lately, and when, in nanoseconds since the first look. A name
+    /// has one place, by its process number.
+    static ALIVE: [(AtomicU64, AtomicU64); 64] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 64];
 
     /// For how long, in nanoseconds, a process that was found alive is not looked at
     /// again: a look costs 10 to 20 microseconds, and some callers ask in a loop.
     const FRESH: u64 = 20_000_000;
 
     /// The name of this process; no other has it, before or after. Bit 0 is never set.
+    #[inline]
     pub fn own_name() -> u64 {
         match OWN.load(Ordering::Relaxed) {
             0 => learn(),
             name => name,
         }
+    }
+
+    /// A number for this thread that no other living thread of any process has; not 0.
+    #[inline]
+    pub fn own_thread() -> u64 {
+        thread_local! {
+            static HERE: u8 = const { 0 };
+        }
+        // An address of its own for each thread of one process. Forked processes have
+        // the same addresses, hence the name, spread over all bits: that two sums agree
+        // is as likely as that two random numbers of 64 bits do.
+        let here = HERE.with(|here| std::ptr::from_ref(here).addr() as u64);
+        (own_name().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ here) | 1 << 63
     }
 
     #[cold]
@@ -134,14 +148,15 @@ mod names {
         }
         static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         let now = FIRST.get_or_init(Instant::now).elapsed().as_nanos() as u64 + FRESH;
+        let (alive, seen) = &ALIVE[(name >> 1) as usize % ALIVE.len()];
         // Two threads may mix their notes; then a look comes one time too late.
-        if ALIVE.load(Ordering::Relaxed) == name && now.wrapping_sub(SEEN.load(Ordering::Relaxed)) < FRESH {
+        if alive.load(Ordering::Relaxed) == name && now.wrapping_sub(seen.load(Ordering::Relaxed)) < FRESH {
             return false;
         }
         let gone = name::is_gone(name, own);
         if !gone {
-            SEEN.store(now, Ordering::Relaxed);
-            ALIVE.store(name, Ordering::Relaxed);
+            seen.store(now, Ordering::Relaxed);
+            alive.store(name, Ordering::Relaxed);
         }
         gone
     }
@@ -241,6 +256,11 @@ mod model {
             }
             name.get()
         })
+    }
+
+    /// The number of this thread.
+    pub fn own_thread() -> u64 {
+        own_name()
     }
 
     /// Whether the thread called `name` has died.

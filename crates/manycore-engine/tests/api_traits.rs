@@ -10,9 +10,14 @@ use manycore_engine::pool::{
 };
 use manycore_engine::process::{Bell, Child, Event, Supervisor};
 use manycore_engine::shm::arena::{Allocator, BlockRef, Part};
+use manycore_engine::shm::barrier::{Arrival, Barrier};
+use manycore_engine::shm::condition::Condition;
 use manycore_engine::shm::doorbell::Doorbell;
+use manycore_engine::shm::event::Event as Flag;
+use manycore_engine::shm::lock::{Lock, RecursiveLock};
 use manycore_engine::shm::mutex::{Mutex, Taken};
 use manycore_engine::shm::queue::Queue;
+use manycore_engine::shm::semaphore::Semaphore;
 use manycore_engine::shm::slots::{Slot, Slots, SlotsId};
 use manycore_engine::shm::state::State;
 use manycore_engine::shm::task::{Entry, Slip};
@@ -61,6 +66,7 @@ fn what_threads_may_share() {
     send_sync::<(State, Doorbell, Allocator, Part<'static>)>();
     // Locks, and where they stand.
     send_sync::<(Mutex, Taken, Slot<Mutex>, Slots, SlotsId)>();
+    send_sync::<(Lock, RecursiveLock, Semaphore, Flag, Condition, Barrier, Arrival)>();
 }
 
 // Cells whose holder a state word names: only a region shares them.

@@ -9,6 +9,7 @@ mod feed;
 mod gate;
 mod hooks;
 mod imap;
+mod locks;
 mod map;
 mod result;
 mod worker;
@@ -32,6 +33,8 @@ mod _engine {
     use crate::core::{Core, usable_cpu_count};
     #[pymodule_export]
     use crate::imap::{Feeder, IMapIterator};
+    #[pymodule_export]
+    use crate::locks::{Barrier, Condition, Event, LockRegion, SemLock, install_fast_methods};
     #[pymodule_export]
     use crate::result::ApplyResult;
     #[pymodule_export]

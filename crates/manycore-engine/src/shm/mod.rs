@@ -6,15 +6,20 @@
 #![allow(unsafe_code)]
 
 pub mod arena;
+pub mod barrier;
 #[cfg(not(loom))]
 pub mod blocks;
 #[cfg(not(loom))]
 pub mod channel;
+pub mod condition;
 pub mod doorbell;
+pub mod event;
 #[cfg(not(loom))]
 pub mod kept;
 #[cfg(not(loom))]
 pub mod layout;
+pub mod lobby;
+pub mod lock;
 #[cfg(not(loom))]
 pub mod message;
 pub mod mutex;
@@ -25,6 +30,7 @@ pub mod queue;
 #[cfg(not(loom))]
 pub mod region;
 pub mod rwlock;
+pub mod semaphore;
 #[cfg(not(loom))]
 pub mod slots;
 pub mod state;

@@ -50,34 +50,41 @@ impl Mutex {
     /// [`Kind::Timeout`] after the deadline. [`Kind::Interrupted`] when a signal handler ran,
     /// and also now and then without one, about 15 times a second: a signal may come just
     /// before the sleep, which then does not notice. Look for signals and call again.
+    #[inline]
     pub fn lock(&self, deadline: Option<Instant>) -> Result<Taken> {
-        if self.exchange(0, own_name()) { Ok(Taken::Acquired) } else { self.lock_slowly(deadline) }
+        if self.take_free() { Ok(Taken::Acquired) } else { self.lock_slowly(deadline) }
     }
 
     /// Takes the mutex if that is possible at once; `None` while somebody who lives has it.
+    #[inline]
     pub fn try_lock(&self) -> Option<Taken> {
-        if self.exchange(0, own_name()) { Some(Taken::Acquired) } else { self.try_recover(own_name()) }
+        if self.take_free() { Some(Taken::Acquired) } else { self.try_recover(own_name()) }
+    }
+
+    /// Takes the mutex if it is free. Of a dead owner this does not find out.
+    #[inline]
+    pub fn take_free(&self) -> bool {
+        self.exchange(0, own_name())
     }
 
     /// Gives the mutex back and wakes one who waits.
     ///
     /// Whoever calls this has it: an owner that lives is never relieved.
+    #[inline]
     pub fn unlock(&self) {
-        // Release: pairs with the Acquire of whoever takes it next.
-        if self.owner.swap(0, Ordering::Release) & SLEEPERS != 0 {
-            crate::fault::point("before-mutex-wake");
-            futex_wake_half(&self.owner, 1);
-        }
+        let _ = self.unlock_any();
     }
 
     /// As [`Mutex::unlock`], for a lock that anybody may release. False, and nothing
     /// was done, when nobody has it.
+    #[inline]
     #[must_use]
     pub fn unlock_any(&self) -> bool {
-        // Of two who release at once one finds it free.
+        // Release: pairs with the Acquire of whoever takes it next. Of two who release at
+        // once one finds it free.
         let was = self.owner.swap(0, Ordering::Release);
         if was & SLEEPERS != 0 {
-            futex_wake_half(&self.owner, 1);
+            self.wake();
         }
         was != 0
     }
@@ -88,6 +95,7 @@ impl Mutex {
     }
 
     /// Whether this process has it.
+    #[inline]
     pub fn is_ours(&self) -> bool {
         self.owner.load(Ordering::Relaxed) & !SLEEPERS == own_name()
     }
@@ -97,6 +105,7 @@ impl Mutex {
         self.owner.load(Ordering::Relaxed) & SLEEPERS != 0
     }
 
+    #[inline]
     fn exchange(&self, from: u64, to: u64) -> bool {
         // Acquire: pairs with the Release of `unlock`.
         self.owner.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -112,6 +121,12 @@ impl Mutex {
         // The mark stays, for those who sleep here as we do.
         let gone = is_gone(seen & !SLEEPERS) && self.exchange(seen, to | seen & SLEEPERS);
         gone.then_some(Taken::Recovered)
+    }
+
+    #[cold]
+    fn wake(&self) {
+        crate::fault::point("before-mutex-wake");
+        futex_wake_half(&self.owner, 1);
     }
 
     #[cold]

@@ -2,32 +2,37 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// An estimate that all who wait at one place share: spinning has paid lately, or not.
+/// An estimate that all who wait at one place share: how soon a spinner sees what it
+/// waits for, and whether it does.
 ///
 /// A sleep and its wake cost 50 microseconds where a spinner sees the change after
 /// one or two; but a spinner burns the processor that the one it waits for may need.
-/// So the time to spin doubles when spinning ended a wait and halves when it did not;
-/// and of many vain waits one still spins for long, because two who have both learned
+/// So the time to spin is a few times what it has lately taken, and nothing after a few
+/// waits in vain. Now and then one still spins for long, because two who have both learned
 /// to sleep would never find out that they need not.
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct Patience(AtomicU32);
 
-/// Nanoseconds of spinning before a sleep: when it never pays, and at the longest,
-/// which is what two sleeps cost.
+/// Nanoseconds of spinning at the longest: what two sleeps cost.
 #[cfg(not(loom))]
-const SPIN: (u32, u32) = (2_000, 100_000);
+const LONGEST: u32 = 100_000;
 
-/// Nanoseconds where nothing was learned yet.
+/// Nanoseconds it takes where nothing was learned yet.
 #[cfg(not(loom))]
-const UNKNOWN: u32 = 20_000;
+const UNKNOWN: u32 = 10_000;
 
-/// Of so many vain waits in a row, one spins for the longest time.
+/// So many waits in vain, and spinning does not pay.
 #[cfg(not(loom))]
-const TRY_AGAIN: u32 = 32;
+const ENOUGH: u32 = 3;
 
+/// After so many waits in vain one tries again, and after twice as many, up to the second number.
 #[cfg(not(loom))]
-const NANOSECONDS: u32 = (1 << 24) - 1;
+const TRY_AGAIN: (u32, u32) = (32, 1024);
+
+/// The lower bits have the usual time, those above count the waits in vain.
+#[cfg(not(loom))]
+const USUAL_BITS: u32 = 20;
 
 impl Patience {
     /// Spins until `ready` says true, for as long as that is worth it; its last answer.
@@ -41,25 +46,31 @@ impl Patience {
         }
         // Read and written without an exchange: what another writes meanwhile is as good.
         let learned = self.0.load(Ordering::Relaxed);
-        let (budget, vain) = match learned {
+        let (usual, vain) = match learned & ((1 << USUAL_BITS) - 1) {
             0 => (UNKNOWN, 0),
-            word => ((word & NANOSECONDS).clamp(SPIN.0, SPIN.1), word >> 24),
+            usual => (usual.min(LONGEST), learned >> USUAL_BITS),
         };
-        let limit = if vain + 1 >= TRY_AGAIN { SPIN.1 } else { budget };
-        let start = std::time::Instant::now();
-        loop {
-            for _ in 0..32 {
-                crate::sync::spin();
-                if ready() {
-                    self.learn(learned, (limit * 2).min(SPIN.1));
-                    return true;
+        let limit = match vain {
+            0..ENOUGH => (3 * usual).min(LONGEST),
+            _ if vain >= TRY_AGAIN.0 && vain.is_power_of_two() => LONGEST,
+            _ => 0,
+        };
+        let vain = if vain >= TRY_AGAIN.1 { TRY_AGAIN.1 / 2 } else { vain } + 1;
+        if limit > 0 {
+            let start = std::time::Instant::now();
+            while start.elapsed().as_nanos() < u128::from(limit) {
+                for _ in 0..16 {
+                    crate::sync::spin();
+                    if ready() {
+                        let took = start.elapsed().as_nanos().min(u128::from(LONGEST)) as u32;
+                        self.0.store(((3 * usual + took) / 4).max(1), Ordering::Relaxed);
+                        return true;
+                    }
                 }
             }
-            if start.elapsed().as_nanos() >= u128::from(limit) {
-                self.learn(learned, (budget / 2).max(SPIN.0) | ((vain + 1) % TRY_AGAIN) << 24);
-                return false;
-            }
         }
+        self.0.store(usual | vain << USUAL_BITS, Ordering::Relaxed);
+        false
     }
 
     /// A model searches every order; turns of a spin would only repeat them.
@@ -67,13 +78,6 @@ impl Patience {
     pub fn spin(&self, mut ready: impl FnMut() -> bool) -> bool {
         let _ = self.0.load(Ordering::Relaxed);
         ready()
-    }
-
-    #[cfg(not(loom))]
-    fn learn(&self, before: u32, now: u32) {
-        if before != now {
-            self.0.store(now, Ordering::Relaxed);
-        }
     }
 }
 

@@ -33,8 +33,8 @@ const SMALLEST: usize = 1 << 20;
 /// A type that may stand in a place.
 ///
 /// # Safety
-/// It is made of atomics of [`crate::sync`] alone, so every bit pattern is a value,
-/// and has `repr(C)` and an alignment of at most 64.
+/// It is made of atomics of [`crate::sync`] alone, so every bit pattern is a value; zero
+/// bytes are a new one. It has `repr(C)` and an alignment of at most 64.
 pub unsafe trait Resident: Send + Sync {
     /// The number of the type, by which a process that attaches knows it; not 0.
     const KIND: u32;
@@ -102,10 +102,12 @@ struct Known {
     home: Option<Arc<Slots>>,
     made: u64,
     all: Vec<Weak<Slots>>,
+    /// Those of other processes stay: their descriptor comes only once.
+    attached: Vec<Arc<Slots>>,
 }
 
 fn known() -> MutexGuard<'static, Known> {
-    static KNOWN: Mutex<Known> = Mutex::new(Known { home: None, made: 0, all: Vec::new() });
+    static KNOWN: Mutex<Known> = Mutex::new(Known { home: None, made: 0, all: Vec::new(), attached: Vec::new() });
     // Whole after every step, so a panic elsewhere does not spoil it.
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -140,12 +142,8 @@ impl<T: Resident> Slot<T> {
         drop(known);
         let place = slots.mapping.base().as_ptr().wrapping_add(offset).cast::<Place<T>>();
         // SAFETY: `find` gives ranges inside the mapping, aligned to a line, that no slot
-        // of this process stands in and no other process knows. `Resident`: zero bytes
-        // are a value.
-        unsafe {
-            place.write_bytes(0, 1);
-            (*place).tag.store(T::KIND, Ordering::Release);
-        }
+        // of this process stands in and no other process knows. The tag is an atomic.
+        unsafe { &(*place).tag }.store(T::KIND, Ordering::Release);
         Slot::over(slots, offset, Some(forks()))
     }
 
@@ -179,6 +177,11 @@ impl<T: Resident> Slot<T> {
     pub fn address(&self) -> (&Arc<Slots>, usize) {
         *self.made_at() = None;
         (&self.slots, self.offset)
+    }
+
+    /// A number that no other place of its region has.
+    pub fn offset(&self) -> usize {
+        self.offset
     }
 
     fn made_at(&self) -> MutexGuard<'_, Option<u64>> {
@@ -227,7 +230,9 @@ impl Slots {
 
     /// The region `id`, if this process has it already.
     pub fn find_attached(id: SlotsId) -> Option<Arc<Slots>> {
-        known().all.iter().filter_map(Weak::upgrade).find(|slots| slots.id == id)
+        let known = known();
+        let attached = known.attached.iter().find(|slots| slots.id == id).cloned();
+        attached.or_else(|| known.all.iter().filter_map(Weak::upgrade).find(|slots| slots.id == id))
     }
 
     /// Attaches to the region `id`, which another process made; `file` leads to it.
@@ -249,9 +254,7 @@ impl Slots {
             return Err(Error::corrupt("this is not the region of locks it is said to be"));
         }
         let slots = Arc::new(Slots { mapping, file, id, space: Mutex::default() });
-        let mut known = known();
-        known.all.retain(|slots| slots.strong_count() > 0);
-        known.all.push(Arc::downgrade(&slots));
+        known().attached.push(Arc::clone(&slots));
         Ok(slots)
     }
 
@@ -270,10 +273,14 @@ impl Slots {
     }
 
     /// Room for a `T`, which is the caller's alone.
+    /// Its bytes are zero: no page of it was ever written, or it is wiped.
     fn find<T: Resident>(&self) -> Option<usize> {
         let size = size_of::<Place<T>>();
         let mut space = self.space();
         if let Some(offset) = space.free.get_mut(&size).and_then(Vec::pop) {
+            // SAFETY: a place that was handed out once lies inside the mapping; what is
+            // free nobody else knows, in this process or another.
+            unsafe { self.mapping.base().as_ptr().add(offset).write_bytes(0, size) };
             return Some(offset);
         }
         let offset = space.next;
@@ -286,6 +293,30 @@ impl Slots {
 // SAFETY: two atomics; `repr(C)`, alignment 8.
 unsafe impl Resident for super::mutex::Mutex {
     const KIND: u32 = 1;
+}
+// SAFETY: as above.
+unsafe impl Resident for super::lock::Lock {
+    const KIND: u32 = 2;
+}
+// SAFETY: as above.
+unsafe impl Resident for super::lock::RecursiveLock {
+    const KIND: u32 = 3;
+}
+// SAFETY: as above.
+unsafe impl Resident for super::semaphore::Semaphore {
+    const KIND: u32 = 4;
+}
+// SAFETY: as above.
+unsafe impl Resident for super::event::Event {
+    const KIND: u32 = 5;
+}
+// SAFETY: as above.
+unsafe impl Resident for super::condition::Condition {
+    const KIND: u32 = 6;
+}
+// SAFETY: as above.
+unsafe impl Resident for super::barrier::Barrier {
+    const KIND: u32 = 7;
 }
 
 #[cfg(test)]

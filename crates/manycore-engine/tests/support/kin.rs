@@ -6,7 +6,12 @@
 use manycore_engine::error::{Kind, Result};
 use manycore_engine::os::inherit;
 use manycore_engine::process::{Child, Exit};
+use manycore_engine::shm::barrier::Barrier;
+use manycore_engine::shm::condition::Condition;
+use manycore_engine::shm::event::Event;
+use manycore_engine::shm::lock::RecursiveLock;
 use manycore_engine::shm::mutex::Mutex;
+use manycore_engine::shm::semaphore::Semaphore;
 use manycore_engine::shm::slots::{Resident, Slot, Slots, SlotsId};
 use manycore_engine::sync::{AtomicU32, AtomicU64, Ordering};
 use std::ffi::OsStr;
@@ -27,6 +32,11 @@ pub struct Stage {
     /// Changed under a lock, by a load and a store.
     pub value: AtomicU64,
     pub mutex: Mutex,
+    pub recursive: RecursiveLock,
+    pub semaphore: Semaphore,
+    pub event: Event,
+    pub condition: Condition,
+    pub barrier: Barrier,
 }
 
 // SAFETY: atomics and types made of them, `repr(C)`.
@@ -46,15 +56,22 @@ impl Stage {
     /// Waits until `steps` things have happened in all.
     pub fn wait_for(&self, steps: u32) {
         let start = Instant::now();
-        while self.step.load(Ordering::Acquire) < steps {
+        until(|| {
             assert!(start.elapsed() < PATIENCE, "step {steps} never came");
-            std::thread::yield_now();
-        }
+            self.step.load(Ordering::Acquire) >= steps
+        });
     }
 
     /// Adds one, as no two may do at the same time.
     pub fn add(&self) {
         self.value.store(self.value.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+/// Waits for what has no event: that somebody has gone to sleep, for example.
+pub fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        std::thread::yield_now();
     }
 }
 
