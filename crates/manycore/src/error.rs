@@ -43,6 +43,7 @@ pub(crate) enum Kind {
     Start,
     DifferentBuild,
     Closed,
+    Disconnected,
     Timeout,
     Unregistered,
     Encoding,
@@ -106,6 +107,11 @@ impl Error {
     /// libraries: it does not have the same tasks.
     pub fn is_different_build(&self) -> bool {
         self.kind == Kind::DifferentBuild
+    }
+
+    /// Nobody is left at the other end of a channel.
+    pub fn is_disconnected(&self) -> bool {
+        self.kind == Kind::Disconnected
     }
 
     /// The time given was over before the result was there.

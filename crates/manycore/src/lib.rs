@@ -4,6 +4,7 @@
 extern crate self as manycore;
 
 mod builder;
+pub mod channel;
 mod code;
 mod codec;
 mod crew;

@@ -119,7 +119,7 @@ pub(crate) fn get<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
 }
 
 /// Takes the descriptor in `place`.
-fn take<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
+pub(crate) fn take<E: de::Error>(place: u64) -> Result<Arc<OwnedFd>, E> {
     at(place, Option::take)
 }
 

@@ -57,7 +57,7 @@ fn patiently<T>(mut wait: impl FnMut() -> manycore_engine::Result<T>) -> manycor
 }
 
 /// The end of a wait of `limit`; None where the clock does not go so far.
-fn deadline(limit: Duration) -> Option<Instant> {
+pub(crate) fn deadline(limit: Duration) -> Option<Instant> {
     Instant::now().checked_add(limit)
 }
 
