@@ -41,7 +41,6 @@ LATER_NAMES = {*test_layers.LATER, *({"ThreadPool"} if "managers" in LATER else 
 
 #: What a module offers beyond its `__all__` for its own sake only: the parts of an implementation that is not ours.
 INTERNAL = {
-    "connection": {"BUFSIZE", "CONNECTION_TIMEOUT", "MESSAGE_LENGTH"},
     "forkserver": {"ForkServer.connect_to_new_process", "connect_to_new_process", "read_signed", "write_signed"},
     "managers": {"HAS_SHMEM", "reduce_array", "rebuild_as_list"},
     "pool": {
@@ -65,6 +64,7 @@ ADDED = {
     "context:BaseContext.set_forkserver_preload": {"on_error"},
     "forkserver:set_forkserver_preload": {"on_error"},
     "forkserver:ForkServer.set_forkserver_preload": {"on_error"},
+    "connection:deliver_challenge": {"digest_name"},  # 3.12
     "process:BaseProcess.interrupt": set(),  # 3.14
     "popen_fork:Popen.interrupt": set(),
     "pool:Pool.imap": {"buffersize"},  # 3.16

@@ -188,6 +188,9 @@ class ForkServer:
         with _descriptors.fd_lock:
             ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             util.make_private(ours.fileno(), its.fileno())
+        # A program may have set a default for its own sockets.
+        ours.settimeout(None)
+        its.settimeout(None)
         held = [ours.detach(), its.detach()]
         try:
             lifeline, parent_end = util.private_pipe()
@@ -213,6 +216,7 @@ class ForkServer:
             raise
         util.close_fds(held[1], lifeline, settings_fd)
         self._sock = _socket.socket(fileno=held[0])
+        self._sock.settimeout(None)
         self._lifeline = parent_end
         self._prepared = prepared
         self._forkserver_pid = pid
