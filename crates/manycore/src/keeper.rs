@@ -74,11 +74,10 @@ impl Keeper {
         }
     }
 
-    /// Jobs in which something may have changed: those an outcome has arrived for,
-    /// those that are not all submitted, and new ones.
-    fn due(&self, news: &HashSet<u64>) -> Vec<(u64, Arc<dyn Kept>)> {
+    /// The jobs that are to be tended: a new one always is, since it may not be fed.
+    fn due(&self, is_due: impl Fn(&u64, &Job) -> bool) -> Vec<(u64, Arc<dyn Kept>)> {
         let state = self.state();
-        let due = state.jobs.iter().filter(|(key, job)| !job.fed || news.contains(key));
+        let due = state.jobs.iter().filter(|(key, job)| is_due(key, job));
         due.map(|(key, job)| (*key, Arc::clone(&job.kept))).collect()
     }
 
@@ -135,13 +134,15 @@ fn run(shared: &Shared) {
     loop {
         // Before the look at what there is to do: what comes after it is not missed.
         keeper.called.store(false, Ordering::SeqCst);
-        if keeper.state().stopped {
-            return;
-        }
+        let stopped = keeper.state().stopped;
         let seen = pool.events();
-        let news = pool.take_news().into_iter().collect();
-        for (key, kept) in keeper.due(&news) {
+        let news: HashSet<u64> = pool.take_news().into_iter().collect();
+        for (key, kept) in keeper.due(|key, job| stopped || !job.fed || news.contains(key)) {
             keeper.settle(key, kept.tend());
+        }
+        // After the last look: the pool has ended before, so every job has, and its future is woken.
+        if stopped {
+            return;
         }
         let (idle, hungry) = {
             let state = keeper.state();
@@ -163,7 +164,7 @@ fn run(shared: &Shared) {
             // Damage: nobody could be answered any more, so everybody is now.
             Err(error) => {
                 shared.crew.give_up(error.into());
-                return;
+                keeper.state().stopped = true;
             }
         }
     }

@@ -44,6 +44,21 @@ pub use task::{Bound, Task};
 pub use ticket::{Ticket, TicketFuture};
 pub use values::{Arguments, Bytes, Slice};
 
+/// How many processors the machine has, as Python's `multiprocessing.cpu_count`.
+pub fn cpu_count() -> usize {
+    manycore_engine::os::cpus::online()
+}
+
+/// How many processors this process may use: affinity and the CPU quotas of its control groups count. As many
+/// workers a [`Pool`] has unless it is told otherwise.
+///
+/// ```
+/// assert!((1..=manycore::cpu_count()).contains(&manycore::usable_cpu_count()));
+/// ```
+pub fn usable_cpu_count() -> usize {
+    manycore_engine::os::cpus::usable()
+}
+
 /// What the macros expand to; not for use by hand.
 #[doc(hidden)]
 pub mod __private {

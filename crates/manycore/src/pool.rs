@@ -329,9 +329,9 @@ impl Drop for Pool {
             self.shared.close();
             // Nobody waits for what still runs but holders of tickets, who get an error.
             self.shared.crew.end(self.shared.engine.in_flight() > 0 || !self.shared.keeper.is_idle());
-            self.shared.stop();
-            // Tickets that are asked for now hear that the pool is gone.
+            // Tickets that are asked for from now on hear that the pool is gone.
             let _ = self.shared.engine.terminate();
+            self.shared.stop();
         }
     }
 }

@@ -129,9 +129,10 @@ impl Shared {
             }
         }
         self.crew.end(false);
-        self.keeper.stop(&self.engine);
         // What is offered from now on (by a lazy map that was not read to its end) is refused.
-        Ok(self.engine.terminate()?)
+        let ended = self.engine.terminate();
+        self.keeper.stop(&self.engine);
+        Ok(ended?)
     }
 
     /// Ends everything now.

@@ -17,6 +17,8 @@ mod arguments;
 mod parts;
 mod plain;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 pub use arguments::Arguments;
 pub(crate) use parts::{Part, Received, Sent};

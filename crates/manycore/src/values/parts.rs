@@ -17,6 +17,7 @@ use manycore_engine::pool::{Piece, Segment, Segments};
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A run of bytes to send, and who owns it.
@@ -34,21 +35,19 @@ impl fmt::Debug for Part {
 impl Part {
     /// The elements of `items`.
     pub(crate) fn vec<T: bytemuck::NoUninit + Send>(items: Vec<T>) -> Part {
-        // SAFETY: the elements lie on the heap and move no more when the vector does, and
-        // nobody gets at it again before it is dropped with the part.
         let segment = segment(&items);
         Part { segment, _owner: Box::new(items) }
     }
 
-    /// The elements of `items`; whoever else has them cannot change them as long as they are shared.
-    pub(crate) fn shared<T: bytemuck::NoUninit + Send + Sync>(items: Arc<Vec<T>>) -> Part {
-        let segment = segment(&items);
+    /// The elements `range` of `items`; whoever else has them cannot change them as long as they are shared.
+    pub(crate) fn shared<T: bytemuck::NoUninit + Send + Sync>(items: Arc<Vec<T>>, range: Range<usize>) -> Part {
+        let segment = segment(&items[range]);
         Part { segment, _owner: Box::new(items) }
     }
 
-    /// The bytes of `piece`; as above.
-    pub(crate) fn piece(piece: Arc<Piece>) -> Part {
-        let segment = segment(piece.bytes());
+    /// The bytes `range` of `piece`; as above.
+    pub(crate) fn piece(piece: Arc<Piece>, range: Range<usize>) -> Part {
+        let segment = segment(&piece.bytes()[range]);
         Part { segment, _owner: Box::new(piece) }
     }
 

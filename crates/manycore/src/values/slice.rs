@@ -9,7 +9,7 @@ use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Bound, Deref, DerefMut, Range, RangeBounds};
 use std::sync::Arc;
 
 /// A row of plain values: numbers, or structures of numbers that derive `bytemuck::Pod`.
@@ -47,7 +47,11 @@ use std::sync::Arc;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Slice<T: Pod>(Place<T>);
+pub struct Slice<T: Pod> {
+    place: Place<T>,
+    /// The elements of the place that are this slice's.
+    range: Range<usize>,
+}
 
 /// Bytes, used where they arrive.
 pub type Bytes = Slice<u8>;
@@ -64,61 +68,111 @@ impl<T: Pod> Slice<T> {
         Vec::new().into()
     }
 
-    /// The elements in memory of this process: without a copy if that is where they are.
+    /// The elements in memory of this process: without a copy if that is where they are, and no other slice
+    /// has them.
     pub fn into_vec(self) -> Vec<T> {
-        match self.0 {
-            Place::Own(items) => Arc::try_unwrap(items).unwrap_or_else(|items| items.to_vec()),
-            Place::Shared(piece) => elements(&piece).to_vec(),
+        let whole = self.range == (0..self.place.elements().len());
+        match self.place {
+            Place::Own(items) if whole => Arc::try_unwrap(items).unwrap_or_else(|items| items.to_vec()),
+            place => place.elements()[self.range].to_vec(),
         }
+    }
+
+    /// Some of the elements, without a copy. The first to write in a slice that shares its elements with
+    /// others gets a copy of its own.
+    ///
+    /// ```
+    /// let row: manycore::Slice<u8> = (0..10).collect();
+    /// let mut middle = row.slice(3..5);
+    /// middle[0] = 100;
+    /// assert_eq!((row[3], &middle[..]), (3, &[100, 4][..]));
+    /// ```
+    ///
+    /// # Panics
+    /// Where the range is not inside of the slice.
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Slice<T> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => self.len(),
+        };
+        assert!(start <= end && end <= self.len(), "{start} to {end} of a slice of {} elements", self.len());
+        let place = match &self.place {
+            Place::Own(items) => Place::Own(Arc::clone(items)),
+            Place::Shared(piece) => Place::Shared(Arc::clone(piece)),
+        };
+        Slice { place, range: self.range.start + start..self.range.start + end }
+    }
+
+    /// The elements in slices of `size`, the last one with what is left, without a copy: items for a map.
+    ///
+    /// # Panics
+    /// Where `size` is 0.
+    pub fn chunks_of(&self, size: usize) -> impl Iterator<Item = Slice<T>> + '_ {
+        assert!(size > 0, "a slice in slices of no elements");
+        (0..self.len()).step_by(size).map(move |start| self.slice(start..self.len().min(start + size)))
     }
 
     fn part(&self) -> Part
     where
         T: Send + Sync,
     {
-        match &self.0 {
-            Place::Own(items) => Part::shared(Arc::clone(items)),
-            Place::Shared(piece) => Part::piece(Arc::clone(piece)),
+        match &self.place {
+            Place::Own(items) => Part::shared(Arc::clone(items), self.range.clone()),
+            Place::Shared(piece) => {
+                let size = size_of::<T>();
+                Part::piece(Arc::clone(piece), self.range.start * size..self.range.end * size)
+            }
         }
     }
 }
 
-/// Never fails: see [`Place::Shared`].
-fn elements<T: Pod>(piece: &Piece) -> &[T] {
-    bytemuck::try_cast_slice(piece.bytes()).unwrap_or_default()
+impl<T: Pod> Place<T> {
+    fn elements(&self) -> &[T] {
+        match self {
+            Place::Own(items) => items,
+            // Never fails: see `Place::Shared`.
+            Place::Shared(piece) => bytemuck::try_cast_slice(piece.bytes()).unwrap_or_default(),
+        }
+    }
+
+    /// The elements, to write: None where others have them, too.
+    fn elements_mut(&mut self) -> Option<&mut [T]> {
+        match self {
+            Place::Own(items) => Arc::get_mut(items).map(Vec::as_mut_slice),
+            Place::Shared(piece) => bytemuck::try_cast_slice_mut(Arc::get_mut(piece)?.bytes_mut()).ok(),
+        }
+    }
 }
 
 impl<T: Pod> Deref for Slice<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        match &self.0 {
-            Place::Own(items) => items,
-            Place::Shared(piece) => elements(piece),
-        }
+        // Never misses: the range was inside when the slice was made, and places do not shrink.
+        self.place.elements().get(self.range.clone()).unwrap_or_default()
     }
 }
 
 impl<T: Pod> DerefMut for Slice<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // While it is on its way to another process it is shared; who writes it then gets a copy.
-        if let Place::Shared(piece) = &mut self.0
-            && Arc::get_mut(piece).is_none()
-        {
-            self.0 = Place::Own(Arc::new(elements(piece).to_vec()));
+        // Others have the elements: slices of them, or a message on its way.
+        if self.place.elements_mut().is_none() {
+            *self = Slice::from(&**self);
         }
-        match &mut self.0 {
-            Place::Own(items) => Arc::<Vec<T>>::make_mut(items),
-            Place::Shared(piece) => Arc::get_mut(piece)
-                .and_then(|piece| bytemuck::try_cast_slice_mut(piece.bytes_mut()).ok())
-                .unwrap_or_default(),
-        }
+        let range = self.range.clone();
+        self.place.elements_mut().and_then(|elements| elements.get_mut(range)).unwrap_or_default()
     }
 }
 
 impl<T: Pod> From<Vec<T>> for Slice<T> {
     fn from(items: Vec<T>) -> Slice<T> {
-        Slice(Place::Own(Arc::new(items)))
+        Slice { range: 0..items.len(), place: Place::Own(Arc::new(items)) }
     }
 }
 
@@ -251,8 +305,8 @@ impl<'de, T: Pod> Visitor<'de> for InParts<T> {
         };
         let len = usize::try_from(len).map_err(A::Error::custom)?;
         let piece = Received::next(len).ok_or_else(ends)?.map_err(A::Error::custom)?;
-        bytemuck::try_cast_slice::<u8, T>(piece.bytes()).map_err(A::Error::custom)?;
+        let range = 0..bytemuck::try_cast_slice::<u8, T>(piece.bytes()).map_err(A::Error::custom)?.len();
         parts.next_element::<()>()?.ok_or_else(ends)?;
-        Ok(Slice(Place::Shared(Arc::new(piece))))
+        Ok(Slice { place: Place::Shared(Arc::new(piece)), range })
     }
 }

@@ -11,6 +11,20 @@ pub fn usable() -> usize {
         .max(1)
 }
 
+/// Processors of the machine that are switched on, whoever may use them.
+pub fn online() -> usize {
+    std::fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|list| count(&list)).unwrap_or_else(usable)
+}
+
+/// How many numbers a list like `0-3,8` has.
+fn count(list: &str) -> Option<usize> {
+    list.trim().split(',').try_fold(0usize, |count, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        count.checked_add(last.checked_sub(first)?)?.checked_add(1)
+    })
+}
+
 /// The smallest quota, in whole processors rounded up, that the control groups
 /// listed in `membership` (the text of `/proc/self/cgroup`) set below `root`.
 fn quota(root: &Path, membership: &str) -> Option<usize> {
@@ -58,6 +72,13 @@ fn v1_quota(folder: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_processors_is_counted() {
+        assert_eq!(["0", "0-3", "0-3,8", "1,3,5-6\n"].map(count), [Some(1), Some(4), Some(5), Some(4)]);
+        assert_eq!(["", "x", "3-1", "0-18446744073709551615"].map(count), [None; 4]);
+        assert!(online() >= 1 && usable() >= 1);
+    }
 
     fn tree(name: &str, files: &[(&str, &str)]) -> PathBuf {
         let root = std::env::temp_dir().join(format!("manycore-cpus-{}-{name}", std::process::id()));
