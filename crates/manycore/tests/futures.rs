@@ -57,7 +57,7 @@ fn main() {
 }
 
 async fn calls() {
-    let pool = Pool::builder().workers(2).task_timeout(Duration::from_millis(200)).build().unwrap();
+    let pool = Pool::builder().workers(2).task_timeout(Duration::from_millis(500)).build().unwrap();
     assert_eq!(pool.apply_async(square, (3,)).unwrap().await.unwrap(), 9);
     assert_eq!(pool.apply_async(slow, (3,)).unwrap().await.unwrap(), 3);
     // More than there is room for: somebody must feed them while we wait for others.

@@ -86,11 +86,21 @@ fn main() {
         _ => {}
     }
     let trials: [(&str, fn()); 19] = [
-        ("a_killed_worker_in_every_verb", || every_verb(die, |error| error.is_worker_lost() && says(error, "SIGKILL"))),
-        ("an_exit_in_every_verb", || every_verb(exit, |error| error.is_worker_lost() && says(error, "code 9"))),
-        ("a_crash_in_every_verb", || every_verb(crash, |error| error.is_worker_lost() && says(error, "SIGABRT"))),
-        ("a_panic_in_every_verb", || every_verb(panic, |error| error.is_panic() && says(error, "not three"))),
-        ("a_hang_in_every_verb", || every_verb(hang, |error| error.is_expired() && says(error, "ran longer"))),
+        ("a_killed_worker_in_every_verb", || {
+            every_verb(&pool(), die, |error| error.is_worker_lost() && says(error, "SIGKILL"));
+        }),
+        ("an_exit_in_every_verb", || {
+            every_verb(&pool(), exit, |error| error.is_worker_lost() && says(error, "code 9"));
+        }),
+        ("a_crash_in_every_verb", || {
+            every_verb(&pool(), crash, |error| error.is_worker_lost() && says(error, "SIGABRT"));
+        }),
+        ("a_panic_in_every_verb", || {
+            every_verb(&pool(), panic, |error| error.is_panic() && says(error, "not three"));
+        }),
+        ("a_hang_in_every_verb", || {
+            every_verb(&hasty(), hang, |error| error.is_expired() && says(error, "ran longer"));
+        }),
         ("time_is_for_each_call", time_is_for_each_call),
         ("a_hang_that_nobody_waits_for", a_hang_that_nobody_waits_for),
         ("a_worker_that_nobody_waits_for_is_replaced", a_worker_that_nobody_waits_for_is_replaced),
@@ -125,54 +135,60 @@ fn says(error: &Error, text: &str) -> bool {
     error.to_string().contains(text)
 }
 
-/// A pool whose tasks may take a tenth of a second.
 fn pool() -> Pool {
-    Pool::builder().workers(2).task_timeout(Duration::from_millis(100)).build().unwrap()
+    Pool::with_workers(2).unwrap()
+}
+
+/// A pool whose calls may take less than half a second: longer than any here that ends by itself is
+/// held up by others of the machine.
+fn hasty() -> Pool {
+    Pool::builder().workers(2).task_timeout(Duration::from_millis(400)).build().unwrap()
 }
 
 /// Runs `task`, which fails on 3, by every verb; others are not affected, and the pool goes on.
-fn every_verb(task: impl Fn(u64) -> u64 + Copy + Send + Sync + 'static, is_right: impl Fn(&Error) -> bool) {
-    let pool = pool();
+fn every_verb(
+    pool: &Pool,
+    task: impl Fn(u64) -> u64 + Copy + Send + Sync + 'static,
+    is_right: impl Fn(&Error) -> bool,
+) {
     let check = |error: Error, item: Option<usize>| {
         assert!(is_right(&error) && error.item() == item, "{:?}: {error}", error.item());
     };
-    for _ in 0..2 {
-        let bystanders: Vec<_> = (0..40).map(|x| pool.apply_async(slow, (x,)).unwrap()).collect();
-        check(pool.apply(task, (3,)).unwrap_err(), None);
-        check(pool.map(task, 0..8).unwrap_err(), Some(3));
-        // In the midst of a chunk.
-        check(pool.map(task, (100..5000).chain([3])).unwrap_err(), Some(4900));
-        check(pool.starmap(task, [(2,), (3,), (4,)]).unwrap_err(), Some(1));
-        check(pool.apply_async(task, (3,)).unwrap().get().unwrap_err(), None);
-        check(pool.map_async(task, 0..8).unwrap().get().unwrap_err(), Some(3));
-        check(pool.starmap_async(task, [(3,), (4,)]).unwrap().get().unwrap_err(), Some(0));
-        let results: Vec<_> = pool.imap(task, 0..8).unwrap().collect();
-        let mut unordered: Vec<_> = pool.imap_unordered(task, 0..8).unwrap().collect();
-        unordered.sort_by_key(|result| result.as_ref().map_or_else(|error| error.item().unwrap() as u64, |x| *x));
-        for results in [results, unordered] {
-            assert_eq!(results.len(), 8);
-            for (item, result) in results.into_iter().enumerate() {
-                match result {
-                    Ok(x) => assert!(x == item as u64 && x != 3),
-                    Err(error) => check(error, Some(3)),
-                }
+    let bystanders: Vec<_> = (0..40).map(|x| pool.apply_async(slow, (x,)).unwrap()).collect();
+    check(pool.apply(task, (3,)).unwrap_err(), None);
+    check(pool.map(task, 0..8).unwrap_err(), Some(3));
+    // In the midst of a chunk.
+    check(pool.map(task, (100..5000).chain([3])).unwrap_err(), Some(4900));
+    check(pool.starmap(task, [(2,), (3,), (4,)]).unwrap_err(), Some(1));
+    check(pool.apply_async(task, (3,)).unwrap().get().unwrap_err(), None);
+    check(pool.map_async(task, 0..8).unwrap().get().unwrap_err(), Some(3));
+    check(pool.starmap_async(task, [(3,), (4,)]).unwrap().get().unwrap_err(), Some(0));
+    let results: Vec<_> = pool.imap(task, 0..8).unwrap().collect();
+    let mut unordered: Vec<_> = pool.imap_unordered(task, 0..8).unwrap().collect();
+    unordered.sort_by_key(|result| result.as_ref().map_or_else(|error| error.item().unwrap() as u64, |x| *x));
+    for results in [results, unordered] {
+        assert_eq!(results.len(), 8);
+        for (item, result) in results.into_iter().enumerate() {
+            match result {
+                Ok(x) => assert!(x == item as u64 && x != 3),
+                Err(error) => check(error, Some(3)),
             }
         }
-        for (x, bystander) in bystanders.into_iter().enumerate() {
-            assert_eq!(bystander.get().unwrap(), x as u64);
-        }
+    }
+    for (x, bystander) in bystanders.into_iter().enumerate() {
+        assert_eq!(bystander.get().unwrap(), x as u64);
     }
     assert_eq!(pool.map(square, 0..1000).unwrap().len(), 1000);
 }
 
 /// Many calls in one chunk may take longer together than one may.
 fn time_is_for_each_call() {
-    let pool = Pool::builder().workers(1).task_timeout(Duration::from_millis(60)).build().unwrap();
+    let pool = hasty();
     let nap = |x: u64| {
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(20));
         x
     };
-    let results = pool.imap(nap, 0..30).unwrap().chunksize(15).map(Result::unwrap);
+    let results = pool.imap(nap, 0..30).unwrap().chunksize(30).map(Result::unwrap);
     assert_eq!(results.collect::<Vec<_>>(), (0..30).collect::<Vec<_>>());
     assert_eq!(pool.statistics().expired, 0);
     let results: Vec<_> = pool.imap(hang, 0..10).unwrap().chunksize(5).collect();
@@ -183,7 +199,7 @@ fn time_is_for_each_call() {
 }
 
 fn a_hang_that_nobody_waits_for() {
-    let pool = pool();
+    let pool = hasty();
     let ticket = pool.apply_async(hang, (3,)).unwrap();
     while pool.statistics().expired == 0 {
         std::thread::yield_now();
@@ -407,7 +423,7 @@ fn tidy() {
     };
     let before = left();
     for round in 0..6 {
-        let pool = pool();
+        let pool = hasty();
         let mut tickets: Vec<_> = (0..100).map(|x| pool.apply_async(square, (x,)).unwrap()).collect();
         pool.map_async(die, 0..8).unwrap().get().unwrap_err();
         assert_eq!(pool.imap(die, 0..8).unwrap().filter(Result::is_err).count(), 1);
