@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
-    from . import connection, pool, queues, synchronize
+    from . import connection, managers, pool, queues, synchronize
 
 __all__ = ()
 
@@ -109,6 +109,14 @@ class BaseContext:
         from .connection import Pipe
 
         return Pipe(duplex)
+
+    def Manager(self) -> managers.SyncManager:
+        """Return a started manager of shared objects. See `manycore.managers.SyncManager`."""
+        from .managers import SyncManager
+
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
 
     def Pool(
         self,

@@ -57,7 +57,6 @@ class ForkServer:
         self._forkserver_pid: int | None = None
         self._sock: _socket.socket | None = None
         self._lifeline: int | None = None
-        self._at_exit: util.Finalize | None = None
         self._prepared: dict[str, Any] = {}
         self._last_request = 0
 
@@ -220,8 +219,6 @@ class ForkServer:
         self._lifeline = parent_end
         self._prepared = prepared
         self._forkserver_pid = pid
-        # After the children have been joined, and so that the zygote is gone before we are.
-        self._at_exit = util.Finalize(None, self._stop, exitpriority=-50)
 
     def _stop(self) -> None:
         """End the zygote. Its children live on; their exit codes will be unknown."""
@@ -229,9 +226,6 @@ class ForkServer:
             self._stop_unlocked()
 
     def _stop_unlocked(self) -> None:
-        if self._at_exit is not None:
-            self._at_exit.cancel()
-            self._at_exit = None
         if self._sock is not None:
             util.close_fds(self._sock.detach())
             self._sock = None

@@ -92,7 +92,6 @@ class ResourceTracker:
         self._watch: int | None = None
         self._pid: int | None = None
         self._exitcode: int | None = None
-        self._at_exit: util.Finalize | None = None
 
     def register(self, name: str, rtype: str) -> None:
         """Have `name` freed when all processes of this program have ended. ValueError if it is too long."""
@@ -182,13 +181,7 @@ class ResourceTracker:
                 self._exitcode = os.waitstatus_to_exitcode(status)
         except ChildProcessError:
             pass
-        self._forget_tracker()
-
-    def _forget_tracker(self) -> None:
         self._pid = None
-        if self._at_exit is not None:
-            self._at_exit.cancel()
-            self._at_exit = None
 
     def _start_unless_alive(self, fd: int) -> None:
         if self._is_alive(fd):
@@ -204,8 +197,6 @@ class ResourceTracker:
         command = [os.fsdecode(executable), *util._args_from_interpreter_flags(), "-S", "-c", program]
         # Blocked until it ignores them, so that Ctrl-C does not find it half started.
         self._pid = util.spawnv_passfds(executable, command, (watch,), block=_IGNORED)
-        # The last but those that remove files: whatever a finalizer frees has been freed.
-        self._at_exit = util.Finalize(None, self._retire, exitpriority=-90)
 
     def _retire(self) -> None:
         """End our tracker if there is nothing to track, so that a program leaves no process behind."""
@@ -235,7 +226,6 @@ class ResourceTracker:
         self._deferred.clear()
         self._watch = None
         self._pid = None
-        self._at_exit = None
 
 
 class _FamilyTracker(ResourceTracker):

@@ -437,6 +437,17 @@ def _exit_function() -> None:
         info("calling join() for process %s", child.name)
         child.join()
     _run_finalizers()
+    _end_helpers()
+
+
+def _end_helpers() -> None:
+    """End the processes that helped this one, last of all: what was finalized may have needed them."""
+    for name in ("forkserver", "resource_tracker"):
+        module = sys.modules.get(f"{__package__}.{name}")
+        # One that is being imported has started nothing.
+        helper = getattr(module, f"_{name}", None)
+        if helper is not None:
+            helper._stop()
 
 
 atexit.register(_exit_function)
@@ -465,13 +476,8 @@ def _remove_temp_dir(rmtree: Callable[..., None], tempdir: str) -> None:
 
 def _cleanup_tests() -> None:
     """Leave nothing behind after a test: no zygote, no tracker, no finalizer, no child."""
-    tracker = sys.modules.get(f"{__package__}.resource_tracker")
-    if tracker is not None:
-        tracker._resource_tracker._stop()
-    forkserver = sys.modules.get(f"{__package__}.forkserver")
-    if forkserver is not None:
-        forkserver._forkserver._stop()
     _run_finalizers()
+    _end_helpers()
     import gc
 
     gc.collect()
