@@ -11,8 +11,6 @@ import pkgutil
 
 import pytest
 
-import test_layers
-
 WINDOWS = {"popen_spawn_win32"}
 MODULES = sorted(
     entry.name.removeprefix("multiprocessing.")
@@ -35,9 +33,6 @@ def there(name):
 
 #: Modules that are still to come.
 LATER = {name for name in MODULES if not there(name)}
-
-#: Names of the package and of its contexts that are still to come.
-LATER_NAMES = {*test_layers.LATER, *({"ThreadPool"} if "managers" in LATER else ())}
 
 #: What a module offers beyond its `__all__` for its own sake only: the parts of an implementation that is not ours.
 INTERNAL = {
@@ -91,6 +86,7 @@ ADDED = {
 #: Signatures that differ on purpose, and why.
 DIFFERENT = {
     "forkserver:main": "the command line of a zygote: one socket, no listener",
+    "managers:SharedMemoryManager.__init__": "has parameters with names",
     "pool:ApplyResult.__init__": "results are made by a pool, never by a caller",
     "pool:AsyncResult.__init__": "results are made by a pool, never by a caller",
     "pool:MapResult.__init__": "results are made by a pool, never by a caller",
@@ -178,7 +174,7 @@ def compare_classes(key, ours, theirs):
     module = key.partition(":")[0]
     for name in public_members(theirs):
         full = f"{key}.{name}"
-        if full.partition(":")[2] in INTERNAL.get(module, ()) or name in LATER_NAMES:
+        if full.partition(":")[2] in INTERNAL.get(module, ()):
             continue
         if not hasattr(ours, name):
             yield f"{full} is missing"
@@ -194,11 +190,11 @@ def problems_of(module):
     ours, theirs = pair(module)
     missing = set(getattr(theirs, "__all__", ())) - set(getattr(ours, "__all__", ()))
     for name in sorted(missing):
-        if name not in INTERNAL.get(module, ()) and name not in LATER_NAMES:
+        if name not in INTERNAL.get(module, ()):
             yield f"{module}.__all__ has no {name}"
     for name in public_names(theirs):
         key = f"{module}:{name}"
-        if name in INTERNAL.get(module, ()) or name in LATER_NAMES:
+        if name in INTERNAL.get(module, ()):
             continue
         if not hasattr(ours, name):
             yield f"{key} is missing"
@@ -257,7 +253,7 @@ def test_contexts_have_what_the_package_has(kind):
     ours, theirs = (importlib.import_module(name).get_context(kind) for name in ("manycore", "multiprocessing"))
     problems = []
     for name in public_members(type(theirs)):
-        if name.startswith("_") or name in LATER_NAMES:
+        if name.startswith("_"):
             continue
         if not hasattr(type(ours), name):
             problems.append(f"{name} is missing")

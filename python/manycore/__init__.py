@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from . import reduction as reduction
 
 __all__ = [
+    "Array",
     "AuthenticationError",
     "Barrier",
     "BoundedSemaphore",
@@ -42,6 +43,7 @@ __all__ = [
     "Semaphore",
     "SimpleQueue",
     "TimeoutError",
+    "Value",
     "WorkerLost",
     "active_children",
     "allow_connection_pickling",
@@ -68,6 +70,7 @@ if "__main__" in sys.modules:
 
 _default = context._default_context
 
+Array = _default.Array
 Barrier = _default.Barrier
 BoundedSemaphore = _default.BoundedSemaphore
 Condition = _default.Condition
@@ -83,6 +86,7 @@ RawArray = _default.RawArray
 RawValue = _default.RawValue
 Semaphore = _default.Semaphore
 SimpleQueue = _default.SimpleQueue
+Value = _default.Value
 allow_connection_pickling = _default.allow_connection_pickling
 cpu_count = _default.cpu_count
 freeze_support = _default.freeze_support

@@ -263,6 +263,7 @@ def MakeProxyType(name: str, exposed: Sequence[str], _cache: dict[Any, type] = _
     key = name, tuple(exposed)
     if key not in _cache:
         methods: dict[str, Any] = {method: _method(method) for method in exposed}
+        methods["__doc__"] = f"A proxy with the methods {', '.join(exposed)}."
         _cache[key] = kind = type(name, (BaseProxy,), methods)
         kind._exposed_ = key[1]
     return _cache[key]
@@ -274,6 +275,7 @@ def _method(name: str) -> Callable[..., Any]:
 
     method.__name__ = name
     method.__qualname__ = f"Proxy.{name}"
+    method.__doc__ = f"Call `{name}` of the shared object and return a copy of the result."
     return method
 
 
