@@ -185,6 +185,7 @@ DIFFERENT: dict[str, str] = {
     "set_forkserver_preload": "has on_error= as CPython 3.15",
 }
 
+
 def public(thing):
     return sorted(name for name in dir(thing) if not name.startswith("_"))
 

@@ -120,10 +120,19 @@ class Value:
 
     def __init__(self, typecode: Any, value: Any, lock: Any = True) -> None:
         self._typecode = typecode
-        self.value = value
+        self._value = value
+
+    @property
+    def value(self) -> Any:
+        """The value."""
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = value
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}({self._typecode!r}, {self.value!r})>"
+        return f"<{type(self).__name__}({self._typecode!r}, {self._value!r})>"
 
 
 def Manager() -> ModuleType:
