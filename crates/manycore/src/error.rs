@@ -44,6 +44,7 @@ pub(crate) enum Kind {
     DifferentBuild,
     Closed,
     Disconnected,
+    Broken,
     Timeout,
     Unregistered,
     Encoding,
@@ -112,6 +113,11 @@ impl Error {
     /// Nobody is left at the other end of a channel.
     pub fn is_disconnected(&self) -> bool {
         self.kind == Kind::Disconnected
+    }
+
+    /// A [`Barrier`](crate::sync::Barrier) that not all will come to any more.
+    pub fn is_broken(&self) -> bool {
+        self.kind == Kind::Broken
     }
 
     /// The time given was over before the result was there.

@@ -6,7 +6,7 @@
 //!
 //! It turns offsets of a mapping into references, to atomics and `Guarded` cells
 //! only, and copies payload bytes from and to units of the stream. Offsets are
-//! computed by [`Shape::layout`] from numbers that are checked against the mapping's
+//! computed by `Shape::layout` from numbers that are checked against the mapping's
 //! length once, and kept privately.
 
 use super::arena::{BlockRef, Label, Part, PartWords, Tops};

@@ -24,6 +24,11 @@
 //! # }
 //! ```
 //!
+//! ```compile_fail
+//! // What serde cannot read back is not sent.
+//! manycore::channel::unbounded::<std::time::Instant>();
+//! ```
+//!
 //! **Ends.** A [`Sender`] and a [`Receiver`] can be cloned, and given to a
 //! [`Process`](crate::Process) or [`Pool`](crate::Pool) as part of an argument. When the last
 //! sender of all processes is gone, dropped or dead, receivers get what was sent, then

@@ -25,22 +25,37 @@
 //! # }
 //! ```
 //!
+//! There are also [`Condvar`], [`Semaphore`], [`Event`] and [`Barrier`], which have no value.
+//!
 //! **Values** are nothing but their bytes: numbers, arrays of them, and structures that derive
 //! [`bytemuck::Pod`]. A guard has a copy of the value and writes it back, if it was
 //! changed, when it is dropped: a change is whole or has not happened, also where a
 //! process is killed in the midst of it.
 //!
+//! ```compile_fail
+//! // Text lies elsewhere in memory, where only its own process finds it.
+//! manycore::sync::Mutex::new(String::new());
+//! ```
+//!
 //! **A process that dies with a lock in hand** does not keep the others waiting: within a
 //! tenth of a second one of them gets it, as an error, as from a poisoned lock of the standard
 //! library. The value is as it was before the dead one took the lock.
 
+mod barrier;
+mod condvar;
+mod event;
 mod mutex;
 mod place;
 mod rwlock;
+mod semaphore;
 mod shared;
 
+pub use barrier::Barrier;
+pub use condvar::Condvar;
+pub use event::Event;
 pub use mutex::{Mutex, MutexGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use semaphore::{Permit, Semaphore};
 pub use shared::Shared;
 
 use manycore_engine::Kind;

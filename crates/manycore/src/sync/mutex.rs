@@ -115,6 +115,11 @@ pub struct MutexGuard<'a, T: Pod> {
 }
 
 impl<'a, T: Pod> MutexGuard<'a, T> {
+    /// What it guards.
+    pub(super) fn mutex(&self) -> &'a Mutex<T> {
+        self.mutex
+    }
+
     /// The mutex was taken just now.
     fn new(mutex: &'a Mutex<T>, taken: mutex::Taken) -> LockResult<MutexGuard<'a, T>> {
         let mut value = T::zeroed();

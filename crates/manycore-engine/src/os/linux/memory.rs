@@ -84,7 +84,7 @@ impl Mapping {
     }
 
     /// Maps those pages at `offset..offset + len` that the file has already, many at a
-    /// time: a read brings in the [`AROUND`] bytes it falls into, where the first
+    /// time: a read brings in the `AROUND` bytes it falls into, where the first
     /// write to each page would be a fault of its own. Costs next to nothing where they
     /// are mapped.
     pub fn map_around(&self, offset: usize, len: usize) {
