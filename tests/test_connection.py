@@ -706,3 +706,31 @@ def test_a_replaced_pickler(mp, monkeypatch):
             assert other.recv() == value
         one.send(5)
         assert other.recv_bytes()[:4] == b"mark"
+
+
+def test_a_patched_pickler(mp):
+    """What is replaced in the class itself is heeded as well; in a process of its own, for it is for good."""
+    context = mp.get_context("fork")
+    answer, told = mp.Pipe(duplex=False)
+    child = context.Process(target=send_patched, args=(mp.__name__, told))
+    child.start()
+    told.close()
+    with answer:
+        assert answer.recv_bytes() == b"heeded"
+    child.join()
+    child.close()
+
+
+def send_patched(name, told):
+    mp = importlib.import_module(name)
+    reduction = importlib.import_module(f"{name}.reduction")
+    own = reduction.ForkingPickler.dumps
+    reduction.ForkingPickler.dumps = classmethod(lambda cls, obj, protocol=None: b"mark" + bytes(own(obj)))
+    reduction.ForkingPickler.loads = lambda data: pickle.loads(bytes(data)[4:])
+    one, other = mp.Pipe()
+    with one, other:
+        one.send(5)
+        one.send(5)
+        assert other.recv_bytes()[:4] == b"mark"
+        assert other.recv() == 5
+    told.send_bytes(b"heeded")

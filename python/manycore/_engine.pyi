@@ -20,6 +20,7 @@ __all__ = [
     "set_reducers",
     "Channel",
     "Wire",
+    "pickler_patched",
     "socket_pair",
     "Core",
     "usable_cpu_count",
@@ -69,6 +70,7 @@ class Wire:
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Whether there is something to receive, or the other end is closed."""
 
+def pickler_patched() -> None: ...
 def socket_pair() -> tuple[int, int]: ...
 
 @final

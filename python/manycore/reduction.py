@@ -29,7 +29,18 @@ __all__ = ["DupFd", "ForkingPickler", "dump", "recv_handle", "recvfds", "registe
 HAVE_SEND_HANDLE = True
 
 
-class ForkingPickler(pickle.Pickler):
+class _PicklerType(type):
+    """Tells the engine when a program puts its own methods into `ForkingPickler`: otherwise it does without them."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in ("dumps", "loads"):
+            from ._engine import pickler_patched
+
+            pickler_patched()
+
+
+class ForkingPickler(pickle.Pickler, metaclass=_PicklerType):
     """A pickler with reducers of its own, added by `register`, besides those of `copyreg`."""
 
     # One table, changed in place: what was registered after a pickler class was derived applies to it as well.

@@ -46,7 +46,7 @@ impl Envelope {
     }
 }
 
-/// A short message in one piece.
+/// A short message in one piece, written from front to end.
 #[derive(Debug)]
 pub struct Short {
     bytes: [u8; Short::LONGEST],
@@ -55,19 +55,29 @@ pub struct Short {
 
 impl Short {
     const LONGEST: usize = 512;
+    const HEAD: usize = 4;
 
-    /// The message with this body through `fd`; None if it is not short.
-    pub fn new(link: &Link, fd: RawFd, body: &[u8]) -> Option<Short> {
-        let mut bytes = [0; Short::LONGEST];
-        let end = body.len() + 4;
-        bytes.get_mut(4..end)?.copy_from_slice(body);
-        bytes[..4].copy_from_slice(&i32::try_from(body.len()).ok()?.to_be_bytes());
-        Some(Short { bytes, len: end.max(link.shortest(fd)) })
+    /// A message with an empty body.
+    #[expect(clippy::new_without_default, reason = "an empty message is no one's default")]
+    pub fn new() -> Short {
+        Short { bytes: [0; Short::LONGEST], len: Short::HEAD }
     }
 
-    /// All of it.
-    pub fn piece(&self) -> Piece<'_> {
-        Piece::of(&self.bytes[..self.len])
+    /// Adds `bytes` to the body; false if they make it too long, and then nothing is added.
+    #[must_use]
+    pub fn put(&mut self, bytes: &[u8]) -> bool {
+        let end = self.len.saturating_add(bytes.len());
+        let Some(room) = self.bytes.get_mut(self.len..end) else { return false };
+        room.copy_from_slice(bytes);
+        self.len = end;
+        true
+    }
+
+    /// All of the message, to be sent through `fd`.
+    pub fn piece(&mut self, link: &Link, fd: RawFd) -> Piece<'_> {
+        let body = self.len - Short::HEAD;
+        self.bytes[..Short::HEAD].copy_from_slice(&i32::try_from(body).unwrap_or(-1).to_be_bytes());
+        Piece::of(&self.bytes[..self.len.max(link.shortest(fd))])
     }
 }
 

@@ -5,8 +5,9 @@
 //! they are, and they go from where they lie.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use manycore_engine::wire::Piece;
+use manycore_engine::wire::{Piece, Short};
 use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -21,11 +22,7 @@ struct Pickling {
     /// The names of `manycore.connection`, whose `_ForkingPickler` a program may replace.
     module: Py<PyDict>,
     class: Py<PyAny>,
-    /// The class's own methods, which a program may replace too.
-    methods: Py<PyAny>,
-    dumps: Py<PyAny>,
-    loads: Py<PyAny>,
-    /// `pickle`'s own.
+    /// `pickle`'s own functions.
     plain_dumps: Py<PyAny>,
     plain_loads: Py<PyAny>,
     register_late: Py<PyAny>,
@@ -40,13 +37,9 @@ impl Pickling {
             let reduction = py.import("manycore.reduction")?;
             let pickle = py.import("_pickle")?;
             let class = reduction.getattr("ForkingPickler")?;
-            let methods = class.getattr("__dict__")?;
             let default = pickle.getattr("dumps")?.call1((py.None(),))?;
             let protocol = default.cast::<PyBytes>()?.as_bytes().get(1).copied().unwrap_or(0);
             Ok(Pickling {
-                dumps: methods.get_item("dumps")?.unbind(),
-                loads: methods.get_item("loads")?.unbind(),
-                methods: methods.unbind(),
                 class: class.unbind(),
                 module: module.dict().unbind(),
                 plain_dumps: pickle.getattr("dumps")?.unbind(),
@@ -58,17 +51,21 @@ impl Pickling {
     }
 
     /// The pickler class to use, if it is not ours as we made it.
-    fn replaced<'py>(
-        &self,
-        py: Python<'py>,
-        method: &Bound<'py, PyString>,
-        own: &Py<PyAny>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn replaced<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let class = self.module.bind(py).get_item(intern!(py, "_ForkingPickler"))?;
         let class = class.ok_or_else(|| PyAttributeError::new_err("manycore.connection._ForkingPickler"))?;
-        let same = class.is(&self.class) && self.methods.bind(py).get_item(method)?.is(own);
+        let same = class.is(&self.class) && !PATCHED.load(Ordering::Relaxed);
         Ok((!same).then_some(class))
     }
+}
+
+/// Whether a program has given `ForkingPickler` other methods.
+static PATCHED: AtomicBool = AtomicBool::new(false);
+
+/// `ForkingPickler` has other methods than it was made with: from now on they are asked for each message.
+#[pyfunction]
+pub(crate) fn pickler_patched() {
+    PATCHED.store(true, Ordering::Relaxed);
 }
 
 /// Unpickles `message`, a bytes object; its byte strings that were received apart are `buffers`.
@@ -86,23 +83,22 @@ pub(super) fn loads<'py>(
 
 /// What unpickles for connections, if a program has replaced it.
 pub(super) fn replaced_loads(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    let pickling = Pickling::get(py)?;
-    let class = pickling.replaced(py, intern!(py, "loads"), &pickling.loads)?;
+    let class = Pickling::get(py)?.replaced(py)?;
     class.map(|class| class.getattr(intern!(py, "loads"))).transpose()
 }
 
 /// Sends `value` as one message.
 pub(super) fn send(py: Python<'_>, wire: &Wire, fd: i32, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let pickling = Pickling::get(py)?;
-    if let Some(class) = pickling.replaced(py, intern!(py, "dumps"), &pickling.dumps)? {
+    if let Some(class) = pickling.replaced(py)? {
         let message = class.call_method1(intern!(py, "dumps"), (value,))?;
         return wire.send_piece(py, fd, Exported::bytes_of(&message)?.piece());
     }
     // The other end of a pipe understands what we understand; a client may be any version of Python.
     let protocol = if wire.link.is_near(fd) { 5 } else { pickling.protocol };
-    let mut scalar = scalar::Writer::default();
-    if protocol >= 4 && scalar::encode(value, protocol, &mut scalar) {
-        return wire.send_slice(py, fd, scalar.bytes());
+    let mut short = Short::new();
+    if protocol >= 4 && scalar::encode(value, protocol, &mut short) {
+        return wire.send_short(py, fd, short);
     }
     let mut budget = Budget { objects: 64, bytes: 32 << 10 };
     if budget.covers(value) {

@@ -7,6 +7,8 @@ mod dump;
 mod load;
 mod scalar;
 
+pub(crate) use dump::pickler_patched;
+
 use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use std::time::Duration;
@@ -22,7 +24,7 @@ use crate::codec::Exported;
 use crate::gate;
 
 /// Bodies up to this are received along with their head.
-const SMALL: usize = 1024;
+const SMALL: usize = 512;
 /// Messages up to this are sent, if there is room, without giving the interpreter away.
 const AT_ONCE: usize = 64 << 10;
 const CLOSED: i32 = -1;
@@ -98,6 +100,9 @@ impl Wire {
     #[pyo3(signature = (buf, offset=0, size=None))]
     fn send_bytes(&self, py: Python<'_>, buf: &Bound<'_, PyAny>, offset: isize, size: Option<isize>) -> PyResult<()> {
         let fd = self.to_write()?;
+        if let (Ok(bytes), 0, None) = (buf.cast_exact::<PyBytes>(), offset, size) {
+            return self.send_slice(py, fd, bytes.as_bytes());
+        }
         let exported = Exported::bytes_of(buf)?;
         let total = exported.len();
         let Ok(offset) = usize::try_from(offset) else {
@@ -290,10 +295,13 @@ impl Wire {
 
     /// Sends one message with the bytes `body`.
     fn send_slice(&self, py: Python<'_>, fd: i32, body: &[u8]) -> PyResult<()> {
-        match Short::new(&self.link, fd, body) {
-            Some(message) => self.send_whole(py, fd, &mut [message.piece()], true),
-            None => self.send_piece(py, fd, Piece::of(body)),
-        }
+        let mut short = Short::new();
+        if short.put(body) { self.send_short(py, fd, short) } else { self.send_piece(py, fd, Piece::of(body)) }
+    }
+
+    /// Sends a short message.
+    fn send_short(&self, py: Python<'_>, fd: i32, mut message: Short) -> PyResult<()> {
+        self.send_whole(py, fd, &mut [message.piece(&self.link, fd)], true)
     }
 
     /// Sends one message whose body is one piece.

@@ -3,13 +3,11 @@
 //! Byte for byte what `pickle.dumps` gives with protocol 4 or 5; a pickler for each
 //! message costs more than everything else about a small one.
 
+use manycore_engine::wire::Short;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
 
-/// Text and bytes of this length have a short form.
-const SHORT: usize = 255;
-/// The longest pickle written here.
-pub(super) const LONGEST: usize = 2 + FRAME_HEAD + 2 + SHORT + 2;
+/// Bytes of a frame's opcode and length.
 const FRAME_HEAD: usize = 9;
 /// A pickle's shorter content stands in no frame.
 const FRAMED: usize = 4;
@@ -29,66 +27,82 @@ const FLOAT: u8 = b'G';
 const TEXT: u8 = 0x8c;
 const BYTES: u8 = b'C';
 
-/// Writes the pickle of `value` in `protocol` (4 or later) to the end of `out`; false if it is not a short scalar.
-pub(super) fn encode(value: &Bound<'_, PyAny>, protocol: u8, out: &mut Writer) -> bool {
-    let mut content = Writer::default();
+/// Writes the pickle of `value` in `protocol` (4 or later) into `out`; false if it is not a short scalar, and then
+/// something else may be in there.
+pub(super) fn encode(value: &Bound<'_, PyAny>, protocol: u8, out: &mut Short) -> bool {
+    let mut pickle = Pickle { protocol, out };
     if value.is_none() {
-        content.put(&[NONE]);
-    } else if let Ok(value) = value.cast_exact::<PyBool>() {
-        content.put(&[if value.is_true() { TRUE } else { FALSE }]);
-    } else if value.cast_exact::<PyInt>().is_ok() {
-        let Ok(number) = value.extract::<i64>() else { return false };
-        encode_int(number, &mut content);
-    } else if let Ok(value) = value.cast_exact::<PyFloat>() {
-        content.put(&[FLOAT]);
-        content.put(&value.value().to_be_bytes());
-    } else if let Ok(value) = value.cast_exact::<PyBytes>() {
-        if !encode_short(BYTES, value.as_bytes(), &mut content) {
-            return false;
-        }
-    } else if let Ok(value) = value.cast_exact::<PyString>() {
+        return pickle.put(NONE, &[], &[]);
+    }
+    if value.cast_exact::<PyInt>().is_ok() {
+        return value.extract::<i64>().is_ok_and(|number| encode_int(number, &mut pickle));
+    }
+    if let Ok(value) = value.cast_exact::<PyString>() {
         // Text with lone surrogates has no such form.
-        let Ok(text) = value.to_str() else { return false };
-        if !encode_short(TEXT, text.as_bytes(), &mut content) {
-            return false;
-        }
-    } else {
-        return false;
+        return value.to_str().is_ok_and(|text| encode_short(TEXT, text.as_bytes(), &mut pickle));
     }
-    content.put(&[STOP]);
-    out.put(&[PROTO, protocol]);
-    if content.len >= FRAMED {
-        out.put(&[FRAME]);
-        out.put(&(content.len as u64).to_le_bytes());
+    if let Ok(value) = value.cast_exact::<PyBytes>() {
+        return encode_short(BYTES, value.as_bytes(), &mut pickle);
     }
-    out.put(content.bytes());
-    true
+    if let Ok(value) = value.cast_exact::<PyFloat>() {
+        return pickle.put(FLOAT, &value.value().to_be_bytes(), &[]);
+    }
+    if let Ok(value) = value.cast_exact::<PyBool>() {
+        return pickle.put(if value.is_true() { TRUE } else { FALSE }, &[], &[]);
+    }
+    false
 }
 
-fn encode_int(number: i64, content: &mut Writer) {
+fn encode_int(number: i64, pickle: &mut Pickle<'_>) -> bool {
     if let Ok(small) = u8::try_from(number) {
-        content.put(&[INT1, small]);
-    } else if let Ok(small) = u16::try_from(number) {
-        content.put(&[INT2]);
-        content.put(&small.to_le_bytes());
-    } else if let Ok(small) = i32::try_from(number) {
-        content.put(&[INT4]);
-        content.put(&small.to_le_bytes());
-    } else {
-        // The shortest two's complement.
-        let bits = 65 - (number ^ (number >> 63)).leading_zeros();
-        let len = bits.div_ceil(8) as usize;
-        content.put(&[LONG1, len as u8]);
-        content.put(&i128::from(number).to_le_bytes()[..len]);
+        return pickle.put(INT1, &[small], &[]);
     }
+    if let Ok(small) = u16::try_from(number) {
+        return pickle.put(INT2, &small.to_le_bytes(), &[]);
+    }
+    if let Ok(small) = i32::try_from(number) {
+        return pickle.put(INT4, &small.to_le_bytes(), &[]);
+    }
+    // The shortest two's complement.
+    let bits = 65 - (number ^ (number >> 63)).leading_zeros();
+    let len = bits.div_ceil(8) as u8;
+    pickle.put(LONG1, &[len], &i128::from(number).to_le_bytes()[..usize::from(len)])
 }
 
-fn encode_short(code: u8, bytes: &[u8], content: &mut Writer) -> bool {
-    let Ok(len) = u8::try_from(bytes.len()) else { return false };
-    content.put(&[code, len]);
-    content.put(bytes);
-    content.put(&[MEMOIZE]);
-    true
+fn encode_short(code: u8, bytes: &[u8], pickle: &mut Pickle<'_>) -> bool {
+    u8::try_from(bytes.len()).is_ok_and(|len| pickle.put_memoized(code, len, bytes))
+}
+
+/// A pickle being written.
+struct Pickle<'a> {
+    protocol: u8,
+    out: &'a mut Short,
+}
+
+impl Pickle<'_> {
+    /// One object: its opcode and its argument, in two parts.
+    fn put(&mut self, code: u8, first: &[u8], second: &[u8]) -> bool {
+        self.begin(2 + first.len() + second.len())
+            && self.out.put(&[code])
+            && self.out.put(first)
+            && self.out.put(second)
+            && self.out.put(&[STOP])
+    }
+
+    /// One object that pickle remembers, in case it comes again.
+    fn put_memoized(&mut self, code: u8, len: u8, bytes: &[u8]) -> bool {
+        self.begin(4 + bytes.len())
+            && self.out.put(&[code, len])
+            && self.out.put(bytes)
+            && self.out.put(&[MEMOIZE, STOP])
+    }
+
+    /// What stands before `content` bytes.
+    fn begin(&mut self, content: usize) -> bool {
+        let framed = content >= FRAMED;
+        self.out.put(&[PROTO, self.protocol])
+            && (!framed || self.out.put(&[FRAME]) && self.out.put(&(content as u64).to_le_bytes()))
+    }
 }
 
 /// The scalar whose pickle `message` is, whoever wrote it; None if it is something else.
@@ -114,28 +128,4 @@ pub(super) fn decode<'py>(py: Python<'py>, message: &[u8]) -> Option<Bound<'py, 
         }
         _ => return None,
     })
-}
-
-/// A few bytes on the stack.
-pub(super) struct Writer {
-    bytes: [u8; LONGEST],
-    len: usize,
-}
-
-impl Default for Writer {
-    fn default() -> Self {
-        Self { bytes: [0; LONGEST], len: 0 }
-    }
-}
-
-impl Writer {
-    fn put(&mut self, bytes: &[u8]) {
-        let end = self.len + bytes.len();
-        self.bytes[self.len..end].copy_from_slice(bytes);
-        self.len = end;
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
 }
