@@ -142,7 +142,9 @@ fn at<E: de::Error>(
 /// to another process.
 ///
 /// The receiver gets a descriptor of its own for the same open file, with the same
-/// position; the sender keeps its own until it drops it.
+/// position; the sender keeps its own until it drops it. It travels in the arguments and
+/// captures of tasks, and in the result of a [`Process`](crate::Process); not in results of
+/// a [`Pool`](crate::Pool), and not through channels.
 ///
 /// ```
 /// # fn main() -> manycore::Result<()> {
