@@ -357,6 +357,17 @@ class Ray(StandardPool):
         ray.shutdown()
 
 
+class FasterFifo(Peer):
+    """faster-fifo has queues and no pool."""
+
+    module = "faster_fifo"
+    note = "queues only"
+
+    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+        """Refuse: there is nothing to start."""
+        raise Unsupported("has queues only")
+
+
 PEERS: dict[str, type[Peer]] = {
     "manycore": Manycore,
     "multiprocessing": StandardPool,
@@ -368,6 +379,7 @@ PEERS: dict[str, type[Peer]] = {
     "multiprocess": Multiprocess,
     "pebble": Pebble,
     "ray": Ray,
+    "faster-fifo": FasterFifo,
 }
 
 

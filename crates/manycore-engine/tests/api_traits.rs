@@ -11,6 +11,7 @@ use manycore_engine::pool::{
 use manycore_engine::process::{Bell, Child, Event, Supervisor};
 use manycore_engine::shm::arena::{Allocator, BlockRef, Part};
 use manycore_engine::shm::barrier::{Arrival, Barrier};
+use manycore_engine::shm::channel::Channel;
 use manycore_engine::shm::condition::Condition;
 use manycore_engine::shm::doorbell::Doorbell;
 use manycore_engine::shm::event::Event as Flag;
@@ -41,6 +42,7 @@ macro_rules! assert_not {
 #[test]
 fn what_threads_may_share() {
     // The caller's side: any thread may submit, wait and take.
+    send_sync::<Channel>();
     send_sync::<Pool>();
     send_sync::<Job>();
     send_sync::<Function>();

@@ -25,8 +25,7 @@ mod tests {
     use super::harness::Test;
     use manycore_engine::os::inherit;
     use manycore_engine::process::{Child, Exit};
-    use manycore_engine::shm::channel::{Channel, Got};
-    use manycore_engine::shm::wire::Wait;
+    use manycore_engine::shm::channel::{Channel, Got, Wait};
     use std::ffi::OsStr;
     use std::os::fd::AsRawFd;
     use std::time::Duration;

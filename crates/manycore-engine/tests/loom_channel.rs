@@ -8,7 +8,7 @@ mod support;
 
 use link::{Link, patiently};
 #[cfg(loom)]
-use manycore_engine::shm::wire::Sent;
+use manycore_engine::shm::conduit::Sent;
 use support::{Shared, model, process};
 
 /// A receiver goes to sleep while a sender sends.
@@ -70,7 +70,7 @@ fn a_full_channel_makes_room() {
         link.send(1);
         link.send(2);
         assert_eq!(receiver.join().unwrap(), (1, 2));
-        assert_eq!(link.wire().stream().waiting(), 0);
+        assert_eq!(link.conduit().stream().waiting(), 0);
     });
 }
 
@@ -97,7 +97,7 @@ fn the_bell_says_what_is_true() {
             link.send(1);
             link.send(2);
         });
-        link.wire().watch(&link.bell).unwrap();
+        link.conduit().watch(&link.bell).unwrap();
         for value in [1, 2] {
             link.bell.wait();
             assert_eq!(link.try_receive(), Some(value));
@@ -117,13 +117,13 @@ fn the_end_of_work_is_heard() {
         let workers = [0, 1].map(|_| {
             process(&link, |link| {
                 link.receive();
-                assert!(link.wire().task_done());
+                assert!(link.conduit().task_done());
             })
         });
-        patiently(|| link.wire().wait_done(None));
-        assert_eq!(link.wire().unfinished(), 0);
+        patiently(|| link.conduit().wait_done(None));
+        assert_eq!(link.conduit().unfinished(), 0);
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-        assert!(!link.wire().task_done());
+        assert!(!link.conduit().task_done());
     });
 }
 
@@ -138,7 +138,7 @@ fn a_death_in_a_turn_holds_nobody_up() {
             let dying = process(&link, move |link| {
                 let turn = link.sending();
                 if committed {
-                    assert_eq!(link.commit(&turn, 7), Sent::Done(link.wire().stream().sent()));
+                    assert_eq!(link.commit(&turn, 7), Sent::Done(link.conduit().stream().sent()));
                 }
                 std::mem::forget(turn);
                 manycore_engine::sync::die();

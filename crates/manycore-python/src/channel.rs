@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use manycore_engine::pool::Message;
-use manycore_engine::shm::channel::{Channel, Got};
-use manycore_engine::shm::wire::{Sent, Wait};
+use manycore_engine::shm::channel::{Channel, Got, Sent, Wait};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;

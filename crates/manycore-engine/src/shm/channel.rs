@@ -4,33 +4,22 @@
 //!
 //! # Why this file is unsafe
 //!
-//! It turns offsets of a mapping into references, to atomics and `Guarded` cells
-//! only, and copies payload bytes from and to units of the stream. Offsets are
-//! computed by `Shape::layout` from numbers that are checked against the mapping's
-//! length once, and kept privately.
+//! It writes payload bytes into units of the stream, which `stream.rs` has checked to
+//! have room for them.
 
-use super::arena::{BlockRef, Label, Part, PartWords, Tops};
-use super::blocks::{Blocks, Home, Lease};
+use super::blocks::Lease;
+use super::channel_region::{ChannelRegion, Taken, first_byte};
+use super::conduit::{Turn, Watched};
 use super::message::Message;
-use super::queue::Line;
-use super::stream::{HEADER, Header, Kind as Record, UNIT, Unit};
-use super::wire::{Sent, Turn, Wait, Watched, Wire, Words};
+use super::stream::{Header, Kind as Record, Unit};
 use crate::error::{Error, Kind, Result};
-use crate::os::memory::{Mapping, total_memory};
 use crate::os::watch::Bell;
-use crate::sync::{AtomicU32, AtomicU64, Guarded, Ordering, is_gone, own_name};
-use std::collections::HashSet;
-use std::mem::size_of;
+use crate::sync::{Guarded, own_name};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// "channel" and the version of this layout; a process of another build is refused.
-const MAGIC: u64 = u64::from_le_bytes(*b"channel\x01");
-
-/// Bytes of a sheet.
-const SHEET: usize = 64 << 10;
+pub use super::conduit::{Sent, Wait};
 
 /// Longer messages go into blocks. A message in the stream is copied in a turn, while
 /// others wait; one in a block costs two more turns and its receiver may use it in place.
@@ -39,90 +28,13 @@ pub const INLINE: usize = 4096;
 /// Sheets that keep their memory while they are free.
 const WARM_SHEETS: u32 = 32;
 
-/// Address space for sheets and for blocks, where there is plenty. It costs nothing
-/// until it is written, but 2^47 bytes are all a process has, and it may want
-/// thousands of channels.
-const SHEETS_SIZE: u64 = 4 << 30;
-const BLOCKS_SIZE: u64 = 16 << 30;
-const SMALLEST: u64 = 1 << 20;
-
-/// In a label's `holder`, beside the name of a process: it is still writing the block.
-const STAGING: u64 = 1;
-
-/// The numbers a channel is built from.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    /// How many messages may wait; 0: no limit.
-    capacity: u32,
-    sheets: u32,
-    labels: u32,
-    part_size: u64,
-}
-
-/// The first bytes of a channel.
-#[repr(C)]
-#[derive(Debug)]
-struct Head {
-    magic: u64,
-    shape: Shape,
-    words: Words,
-    /// As in a region of a pool.
-    warm: Line<AtomicU64>,
-    part: PartWords,
-    tops: Tops,
-    /// Bytes cut into blocks when somebody last looked for blocks of the dead.
-    looked: AtomicU64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Layout {
-    below: usize,
-    labels: usize,
-    sheets: usize,
-    payload: usize,
-    len: usize,
-}
-
-impl Shape {
-    fn layout(&self) -> Result<Layout> {
-        let sane = self.sheets > 0
-            && (self.sheets as usize).checked_mul(SHEET / UNIT).is_some_and(|units| units < 1 << 31)
-            && self.labels > 0
-            && self.labels as usize <= super::arena::MAX_BLOCKS
-            && self.part_size.is_multiple_of(4096);
-        let layout = || {
-            let mut end = size_of::<Head>();
-            let mut place = |align: usize, bytes: usize| {
-                let start = end.checked_next_multiple_of(align)?;
-                end = start.checked_add(bytes)?;
-                Some(start)
-            };
-            let below = place(64, size_of::<AtomicU32>().checked_mul(self.sheets as usize)?)?;
-            let labels = place(4096, size_of::<Label>().checked_mul(self.labels as usize)?)?;
-            let sheets = place(4096, SHEET.checked_mul(self.sheets as usize)?)?;
-            let payload = place(2 << 20, usize::try_from(self.part_size).ok()?)?;
-            Some(Layout { below, labels, sheets, payload, len: end })
-        };
-        sane.then(layout).flatten().ok_or_else(|| Error::corrupt(format_args!("a channel of {self:?} cannot exist")))
-    }
-}
-
-/// The mapping, which received blocks keep.
-#[derive(Debug)]
-struct Core {
-    blocks: Blocks,
-    shape: Shape,
-    layout: Layout,
-}
-
 /// One process's end of a channel: it can send and receive.
 ///
 /// It has two descriptors, [`Channel::file`] and [`Channel::bell`]; another process
 /// that has them both can [attach](Channel::attach). A forked child may use it as it is.
 #[derive(Debug)]
 pub struct Channel {
-    core: Arc<Core>,
+    region: Arc<ChannelRegion>,
     bell: Bell,
 }
 
@@ -139,47 +51,13 @@ pub enum Got {
     Block(Lease),
 }
 
-/// A record that names a block.
-type Named = (BlockRef, u64, u64);
-
 impl Channel {
     /// A new channel in which at most `capacity` messages wait (`None`: any number).
     ///
     /// # Errors
     /// [`Kind::Os`] when the system gives no memory or no descriptor.
     pub fn create(capacity: Option<u32>) -> Result<Channel> {
-        let mut part_size = BLOCKS_SIZE.max(total_memory().next_power_of_two());
-        let mut sheets_size = SHEETS_SIZE;
-        loop {
-            let shape = Shape {
-                // A limit of 2^31 is none: the counts go round in 32 bits.
-                capacity: capacity.filter(|capacity| *capacity < 1 << 31).map_or(0, |capacity| capacity.max(1)),
-                sheets: (sheets_size / SHEET as u64) as u32,
-                labels: (part_size / 4096).clamp(1 << 8, 1 << 18) as u32,
-                part_size,
-            };
-            match Channel::with_shape(shape) {
-                Err(error) if error.kind() == Kind::Os && part_size > SMALLEST => {
-                    part_size /= 2;
-                    sheets_size = (sheets_size / 2).max(SMALLEST);
-                }
-                other => return other,
-            }
-        }
-    }
-
-    fn with_shape(shape: Shape) -> Result<Channel> {
-        let layout = shape.layout()?;
-        let (file, mapping) = Mapping::create(layout.len)?;
-        let head = mapping.base().cast::<Head>();
-        // SAFETY: the mapping is at least a head long (`layout`), page aligned, and no
-        // other process has it yet. Everything else starts as zero bytes, which is an
-        // empty channel.
-        unsafe {
-            (&raw mut (*head.as_ptr()).shape).write(shape);
-            (&raw mut (*head.as_ptr()).magic).write(MAGIC);
-        }
-        Ok(Channel::over(file, mapping, shape, layout, Bell::new()?))
+        Ok(Channel { region: Arc::new(ChannelRegion::create(capacity)?), bell: Bell::new()? })
     }
 
     /// Attaches to the channel behind `file` and `bell`, which another process made.
@@ -187,34 +65,12 @@ impl Channel {
     /// # Errors
     /// [`Kind::Corrupt`] when `file` is something else.
     pub fn attach(file: OwnedFd, bell: OwnedFd) -> Result<Channel> {
-        let mapping = Mapping::attach(&file)?;
-        if mapping.len() < size_of::<Head>() {
-            return Err(Error::corrupt("the channel is shorter than its head"));
-        }
-        let head = mapping.base().cast::<Head>();
-        // SAFETY: the head lies inside the mapping (checked above); these two fields are
-        // written before the descriptor is shared and never again, and they are read as
-        // plain numbers, for which every bit pattern is a value.
-        let (magic, shape) =
-            unsafe { ((&raw const (*head.as_ptr()).magic).read(), (&raw const (*head.as_ptr()).shape).read()) };
-        if magic != MAGIC {
-            return Err(Error::corrupt("this is not a channel of this build of manycore"));
-        }
-        let layout = shape.layout()?;
-        if layout.len != mapping.len() {
-            return Err(Error::corrupt("the channel has not the length its head says"));
-        }
-        Ok(Channel::over(file, mapping, shape, layout, Bell::from_fd(bell)))
-    }
-
-    fn over(file: OwnedFd, mapping: Mapping, shape: Shape, layout: Layout, bell: Bell) -> Channel {
-        let blocks = Blocks::new(mapping, file, layout.payload, shape.part_size);
-        Channel { core: Arc::new(Core { blocks, shape, layout }), bell }
+        Ok(Channel { region: Arc::new(ChannelRegion::attach(file)?), bell: Bell::from_fd(bell) })
     }
 
     /// The memory file, to pass to another process.
     pub fn file(&self) -> BorrowedFd<'_> {
-        self.core.blocks.file.as_fd()
+        self.region.blocks.file.as_fd()
     }
 
     /// The other descriptor to pass. To wait for a message by it, see [`Channel::watch`].
@@ -224,17 +80,17 @@ impl Channel {
 
     /// How many messages may wait.
     pub fn capacity(&self) -> Option<u32> {
-        self.core.capacity()
+        self.region.capacity()
     }
 
     /// How many messages wait.
     pub fn waiting(&self) -> u32 {
-        self.core.wire().stream().waiting()
+        self.region.conduit().stream().waiting()
     }
 
     /// Whether as many messages wait as may.
     pub fn is_full(&self) -> bool {
-        self.core.wire().is_full()
+        self.region.conduit().is_full()
     }
 
     /// Sends `message` if there is room.
@@ -247,9 +103,9 @@ impl Channel {
     /// [`Kind::Interrupted`] as [`Wait::Until`] says and while it waits for its turn;
     /// nothing was sent then.
     pub fn try_send(&self, message: Message<'_>, wait: Wait) -> Result<Sent> {
-        let core = &self.core;
-        let Some(total) = message.total().filter(|total| *total as u64 <= core.shape.part_size) else {
-            let size = core.shape.part_size;
+        let region = &self.region;
+        let Some(total) = message.total().filter(|total| *total as u64 <= region.part_size()) else {
+            let size = region.part_size();
             return Err(Error::new(
                 Kind::TooLarge,
                 format!("a message is larger than the {size} bytes of its channel"),
@@ -268,9 +124,9 @@ impl Channel {
             return Ok(Sent::Full);
         }
         let Some(turn) = self.sending(wait)? else { return Ok(Sent::Busy) };
-        let lease = match core.allocate(message, total as u64) {
+        let lease = match region.allocate(message, total as u64) {
             Ok(lease) => lease,
-            Err(error) if error.kind() == Kind::TooLarge && core.part().held().next().is_some() => {
+            Err(error) if error.kind() == Kind::TooLarge && region.part().held().next().is_some() => {
                 return Ok(Sent::NoRoom);
             }
             Err(error) => return Err(error),
@@ -292,23 +148,23 @@ impl Channel {
     }
 
     fn send_record(&self, header: Header, wait: Wait, fill: impl FnOnce(&[Guarded<Unit>])) -> Result<Sent> {
-        let wire = self.core.wire();
+        let conduit = self.region.conduit();
         let Some(turn) = self.sending(wait)? else { return Ok(Sent::Busy) };
-        let sent = wire.send(&turn, header, fill, &self.bell)?;
+        let sent = conduit.send(&turn, header, fill, &self.bell)?;
         drop(turn);
         if let Sent::Done(count) = sent {
             crate::fault::point("send-before-wake");
-            wire.sent(count);
+            conduit.sent(count);
         }
         Ok(sent)
     }
 
     /// The turn to send; what a sender left that died in its own is put right.
     fn sending(&self, wait: Wait) -> Result<Option<Turn<'_>>> {
-        let turn = self.core.wire().sending(wait)?;
+        let turn = self.region.conduit().sending(wait)?;
         if turn.as_ref().is_some_and(Turn::is_recovered) {
-            self.core.rebuild()?;
-            self.core.wire().ring_or_silence(&self.bell);
+            self.region.rebuild()?;
+            self.region.conduit().ring_or_silence(&self.bell);
         }
         Ok(turn)
     }
@@ -321,31 +177,31 @@ impl Channel {
     /// # Errors
     /// As [`Channel::try_send`] while it waits for its turn; nothing was received then.
     pub fn try_receive(&self, inline: &mut Vec<u8>, wait: Wait) -> Result<Got> {
-        let core = &*self.core;
-        let wire = core.wire();
-        if wire.stream().waiting() == 0 {
+        let region = &*self.region;
+        let conduit = region.conduit();
+        if conduit.stream().waiting() == 0 {
             return Ok(Got::Nothing);
         }
-        let Some(turn) = wire.receiving(wait)? else { return Ok(Got::Busy) };
+        let Some(turn) = conduit.receiving(wait)? else { return Ok(Got::Busy) };
         let recovered = turn.is_recovered();
-        let received = wire.receive(&turn, |header, units| core.read(header, units, inline));
+        let received = conduit.receive(&turn, |header, units| region.read(header, units, inline));
         drop(turn);
         if recovered {
             // The one before may have died between its commit and what follows it.
-            wire.received(wire.stream().received(), &self.bell)?;
+            conduit.received(conduit.stream().received(), &self.bell)?;
         }
         let Some(received) = received? else { return Ok(Got::Nothing) };
         crate::fault::point("receive-before-wake");
         if let Some(sheet) = received.left {
-            if wire.stream().spare_sheets() >= WARM_SHEETS {
-                core.blocks.mapping.discard(core.layout.sheets + sheet as usize * SHEET, SHEET);
+            if conduit.stream().spare_sheets() >= WARM_SHEETS {
+                region.discard_sheet(sheet);
             }
-            wire.stream().free_sheet(sheet)?;
+            conduit.stream().free_sheet(sheet)?;
         }
-        wire.received(received.count, &self.bell)?;
+        conduit.received(received.count, &self.bell)?;
         match received.value {
             Taken::Inline(head) => Ok(Got::Inline(head)),
-            Taken::Block((block, len, head)) => Ok(Got::Block(Lease::new(&self.core, block, len, head)?)),
+            Taken::Block((block, len, head)) => Ok(Got::Block(Lease::new(&self.region, block, len, head)?)),
         }
     }
 
@@ -356,12 +212,12 @@ impl Channel {
     /// [`Kind::Interrupted`] when a signal handler ran, and also now and then without one:
     /// look for signals and call again.
     pub fn wait_message(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.core.wire().wait_message(deadline)
+        self.region.conduit().wait_message(deadline)
     }
 
     /// Waits until fewer messages wait than may, as [`Channel::wait_message`] does.
     pub fn wait_room(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.core.wire().wait_room(deadline)
+        self.region.conduit().wait_room(deadline)
     }
 
     /// After [`Sent::NoRoom`]: waits until another message was received, or a tenth of a
@@ -371,43 +227,43 @@ impl Channel {
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(false);
         }
-        let wire = self.core.wire();
-        wire.wait_change(wire.stream().received(), left)?;
+        let conduit = self.region.conduit();
+        conduit.wait_change(conduit.stream().received(), left)?;
         Ok(true)
     }
 
     /// Reports one received message as done; false if none was left to be.
     pub fn task_done(&self) -> bool {
-        self.core.wire().task_done()
+        self.region.conduit().task_done()
     }
 
     /// How many messages were sent and not reported as done.
     pub fn unfinished(&self) -> u32 {
-        self.core.wire().unfinished()
+        self.region.conduit().unfinished()
     }
 
     /// Waits until every message was reported as done, as [`Channel::wait_message`] does.
     pub fn wait_done(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.core.wire().wait_done(deadline)
+        self.region.conduit().wait_done(deadline)
     }
 
     /// A descriptor that is readable exactly while messages wait, from now on. It
     /// costs every first message and every last one a system call, so it is silent
     /// until somebody asks.
     pub fn watch(&self) -> Result<BorrowedFd<'_>> {
-        self.core.wire().watch(&self.bell)?;
+        self.region.conduit().watch(&self.bell)?;
         Ok(self.bell())
     }
 
     /// To be called before this process forks; see "A fork" in README.md.
     pub fn before_fork(&self) -> Result<()> {
-        self.core.blocks.privatize(self.core.part(), own_name())
+        self.region.blocks.privatize(self.region.part(), own_name())
     }
 
     /// To be called in a forked child: gives a channel of its own if this one's
     /// mapping has pages that are the parent's copies, or may have.
     pub fn after_fork(&self) -> Result<Option<Channel>> {
-        if self.core.blocks.is_all_shared() {
+        if self.region.blocks.is_all_shared() {
             return Ok(None);
         }
         let duplicate = |fd: BorrowedFd<'_>| {
@@ -415,160 +271,6 @@ impl Channel {
                 .map_err(|error| Error::os("attaching to a channel after a fork", error.raw_os_error().unwrap_or(0)))
         };
         Channel::attach(duplicate(self.file())?, duplicate(self.bell())?).map(Some)
-    }
-}
-
-/// What is copied of a record in the turn.
-enum Taken {
-    Inline(usize),
-    Block(Named),
-}
-
-impl Core {
-    fn head(&self) -> &Head {
-        // SAFETY: the mapping starts with a head (checked at creation and attachment)
-        // and lives as long as `self`. What others write there while we borrow are
-        // atomics; `magic` and `shape` are never written again.
-        unsafe { self.blocks.mapping.base().cast::<Head>().as_ref() }
-    }
-
-    /// `count` values of `T` at `offset`.
-    ///
-    /// Private: called with offsets of `self.layout` only, which were checked against
-    /// the mapping's length, and with types made of atomics and `Guarded` cells, for
-    /// which zero and every other bit pattern is a value.
-    fn table<T>(&self, offset: usize, count: usize) -> &[T] {
-        debug_assert!(offset + count * size_of::<T>() <= self.blocks.mapping.len());
-        // SAFETY: see above: in range, aligned by `layout`, shareable, and alive as long
-        // as the mapping, which `&self` borrows.
-        unsafe {
-            let first = self.blocks.mapping.base().as_ptr().add(offset).cast::<T>();
-            std::slice::from_raw_parts(first, count)
-        }
-    }
-
-    fn capacity(&self) -> Option<u32> {
-        (self.shape.capacity != 0).then_some(self.shape.capacity)
-    }
-
-    fn wire(&self) -> Wire<'_> {
-        let sheets = self.shape.sheets as usize;
-        let units = self.table::<Guarded<Unit>>(self.layout.sheets, sheets * (SHEET / UNIT));
-        let below = self.table::<AtomicU32>(self.layout.below, sheets);
-        Wire::new(&self.head().words, units, below, self.capacity())
-    }
-
-    fn part(&self) -> Part<'_> {
-        let labels = self.table::<Label>(self.layout.labels, self.shape.labels as usize);
-        Part::new(0, &self.head().part, labels, self.shape.part_size)
-    }
-
-    /// Copies what `record` says, and makes a block this process's.
-    fn read(&self, header: Header, units: &[Guarded<Unit>], inline: &mut Vec<u8>) -> Result<Taken> {
-        let (len, base) = (header.len as usize, first_byte(units));
-        if header.kind == Record::Inline {
-            if header.head > header.len {
-                return Err(Error::corrupt("a message shorter than its head"));
-            }
-            inline.clear();
-            inline.reserve(len);
-            // SAFETY: the stream checked that the units have room for the header and
-            // `len` bytes; nobody writes between head and tail, and a damaged peer that
-            // does spoils its message only. The vector has room for them.
-            unsafe {
-                std::ptr::copy_nonoverlapping(base, inline.as_mut_ptr(), len);
-                inline.set_len(len);
-            }
-            return Ok(Taken::Inline(header.head as usize));
-        }
-        let (block, len, head) = named(header, units).ok_or_else(|| Error::corrupt("a record that names no block"))?;
-        // Before the commit: who finds the block held by a process that died looks
-        // whether its message still waits.
-        self.part().hold(block, own_name())?;
-        Ok(Taken::Block((block, len, head)))
-    }
-
-    /// A block for the `len` bytes of `message`, held by this process. In a turn to send.
-    fn allocate(self: &Arc<Self>, message: Message<'_>, len: u64) -> Result<Lease> {
-        let part = self.part();
-        let head = self.head();
-        let mut tops = &head.tops;
-        part.collect(&mut tops, &mut Vec::new())?;
-        // Blocks of the dead are looked for each time an eighth more was cut than the last
-        // time, so that all looks together cost no more than a few looks at the last state.
-        let (used, looked) = (part.used(), head.looked.load(Ordering::Relaxed));
-        if used >= looked.saturating_add(looked / 8).saturating_add(1 << 20) {
-            head.looked.store(used, Ordering::Relaxed);
-            self.bury()?;
-            part.collect(&mut tops, &mut Vec::new())?;
-        }
-        let holder = own_name() | STAGING;
-        let block = match part.allocate(&mut tops, holder, len) {
-            Err(error) if error.kind() == Kind::TooLarge => {
-                self.bury()?;
-                part.collect(&mut tops, &mut Vec::new())?;
-                part.allocate(&mut tops, holder, len)?
-            }
-            other => other?,
-        };
-        Lease::cut(self, part, block, message, &head.warm.0)
-    }
-
-    /// Gives back what dead processes hold. In a turn to send.
-    fn bury(&self) -> Result<()> {
-        let part = self.part();
-        let mut last = (0, false);
-        let mut gone = |holder: u64| {
-            if last.0 != holder {
-                last = (holder, is_gone(holder & !STAGING));
-            }
-            last.1
-        };
-        let orphans: Vec<BlockRef> = part.held().filter_map(|(block, by)| gone(by).then_some(block)).collect();
-        if orphans.is_empty() {
-            return Ok(());
-        }
-        let queued = self.queued()?;
-        orphans.into_iter().filter(|block| !queued.contains(block)).try_for_each(|block| self.give_back(block))
-    }
-
-    /// After a death in a turn to send: the free lists are made anew.
-    fn rebuild(&self) -> Result<()> {
-        let queued = self.queued()?;
-        let mut tops = &self.head().tops;
-        tops.clear();
-        let orphaned = |block: BlockRef, by: u64| !queued.contains(&block) && is_gone(by & !STAGING);
-        self.part().take_over(&mut tops, orphaned)
-    }
-
-    /// The blocks of messages that wait. In a turn to send.
-    fn queued(&self) -> Result<HashSet<BlockRef>> {
-        let stream = self.wire().stream();
-        // A receiver that goes on may give the memory of a sheet back under us, which
-        // looks like damage; then it has gone on, and we look again.
-        loop {
-            let received = stream.received();
-            let mut blocks = HashSet::new();
-            let walked = stream.walk(|header, units| blocks.extend(named(header, units).map(|(block, ..)| block)));
-            match walked {
-                Err(_) if stream.received() != received => {}
-                other => return other.map(|()| blocks),
-            }
-        }
-    }
-}
-
-impl Home for Core {
-    fn locate(&self, block: BlockRef, len: u64) -> Result<NonNull<u8>> {
-        self.blocks.bytes(self.part(), block, len)
-    }
-
-    fn give_back(&self, block: BlockRef) -> Result<()> {
-        self.blocks.give_back(self.part(), block, &self.head().warm.0)
-    }
-
-    fn blocks(&self) -> &Blocks {
-        &self.blocks
     }
 }
 
@@ -580,20 +282,4 @@ impl Watched for Bell {
     fn silence(&self) {
         Bell::silence(self);
     }
-}
-
-/// Where the bytes of a record start that follow its header. Units are contiguous.
-fn first_byte(units: &[Guarded<Unit>]) -> *mut u8 {
-    units.as_ptr().cast_mut().cast::<u8>().wrapping_add(HEADER)
-}
-
-/// The block a record names, the length of its message, and of that one's head.
-fn named(header: Header, units: &[Guarded<Unit>]) -> Option<Named> {
-    if header.kind != Record::Block || header.len != 24 {
-        return None;
-    }
-    // SAFETY: the stream gave units for the header and 24 bytes, aligned to 8; they
-    // are read once, as plain numbers.
-    let [block, len, head] = unsafe { first_byte(units).cast::<[u64; 3]>().read() };
-    Some((BlockRef::from_word(block), len, head))
 }

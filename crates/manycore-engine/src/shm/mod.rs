@@ -11,7 +11,10 @@ pub mod barrier;
 pub mod blocks;
 #[cfg(not(loom))]
 pub mod channel;
+#[cfg(not(loom))]
+mod channel_region;
 pub mod condition;
+pub mod conduit;
 pub mod doorbell;
 pub mod event;
 #[cfg(not(loom))]
@@ -37,4 +40,3 @@ pub mod state;
 pub mod stream;
 pub mod task;
 pub mod waiters;
-pub mod wire;

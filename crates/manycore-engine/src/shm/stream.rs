@@ -2,7 +2,7 @@
 //!
 //! See "The stream" in README.md. Storage comes from outside, so the same code
 //! stands on boxed slices under loom and on a mapping in life. Of the senders one
-//! at a time is here, of the receivers one at a time: their locks are `wire.rs`'s.
+//! at a time is here, of the receivers one at a time: their locks are `conduit.rs`'s.
 
 use super::queue::Line;
 use crate::error::{Error, Result};

@@ -6,8 +6,7 @@
 
 use manycore_engine::Kind;
 use manycore_engine::pool::{Message, Segment};
-use manycore_engine::shm::channel::{Channel, Got};
-use manycore_engine::shm::wire::{Sent, Wait};
+use manycore_engine::shm::channel::{Channel, Got, Sent, Wait};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes longer, unless it hangs.

@@ -4,8 +4,8 @@
 
 use crate::support::{self, Shared};
 use manycore_engine::Result;
+use manycore_engine::shm::conduit::{Conduit, Sent, Turn, Wait, Watched, Words};
 use manycore_engine::shm::stream::{Header, Kind, Unit};
-use manycore_engine::shm::wire::{Sent, Turn, Wait, Watched, Wire, Words};
 use manycore_engine::sync::{AtomicU32, Guarded};
 
 #[cfg(loom)]
@@ -74,15 +74,15 @@ impl Link {
         })
     }
 
-    pub fn wire(&self) -> Wire<'_> {
-        Wire::new(&self.words, &self.units, &self.below, self.capacity)
+    pub fn conduit(&self) -> Conduit<'_> {
+        Conduit::new(&self.words, &self.units, &self.below, self.capacity)
     }
 
     /// The turn to send, from whoever had it, dead or alive.
     pub fn sending(&self) -> Turn<'_> {
-        let turn = patiently(|| self.wire().sending(Wait::Until(None))).unwrap();
+        let turn = patiently(|| self.conduit().sending(Wait::Until(None))).unwrap();
         if turn.is_recovered() {
-            self.wire().ring_or_silence(&self.bell);
+            self.conduit().ring_or_silence(&self.bell);
         }
         turn
     }
@@ -92,7 +92,7 @@ impl Link {
         let sent = self.commit(&turn, value);
         drop(turn);
         if let Sent::Done(count) = sent {
-            self.wire().sent(count);
+            self.conduit().sent(count);
         }
         sent
     }
@@ -100,14 +100,14 @@ impl Link {
     pub fn commit(&self, turn: &Turn<'_>, value: u64) -> Sent {
         // SAFETY: loom's cell finds whoever else is here.
         let fill = |units: &[Guarded<Unit>]| units[0].with_mut(|unit| unsafe { (*unit).0[1] = value });
-        self.wire().send(turn, MESSAGE, fill, &self.bell).unwrap()
+        self.conduit().send(turn, MESSAGE, fill, &self.bell).unwrap()
     }
 
     pub fn send(&self, value: u64) {
         loop {
             match self.try_send(value) {
                 Sent::Done(_) => return,
-                Sent::Full => drop(patiently(|| self.wire().wait_room(None))),
+                Sent::Full => drop(patiently(|| self.conduit().wait_room(None))),
                 // Memory comes back in silence; who waits for it looks again and again.
                 _ => support::thread::yield_now(),
             }
@@ -115,23 +115,23 @@ impl Link {
     }
 
     pub fn try_receive(&self) -> Option<u64> {
-        let wire = self.wire();
-        if wire.stream().waiting() == 0 {
+        let conduit = self.conduit();
+        if conduit.stream().waiting() == 0 {
             return None;
         }
-        let turn = patiently(|| wire.receiving(Wait::Until(None))).unwrap();
+        let turn = patiently(|| conduit.receiving(Wait::Until(None))).unwrap();
         let read = |header: Header, units: &[Guarded<Unit>]| {
             assert_eq!(header, MESSAGE);
             // SAFETY: as above.
             Ok(units[0].with(|unit| unsafe { (*unit).0[1] }))
         };
-        let received = wire.receive(&turn, read).unwrap();
+        let received = conduit.receive(&turn, read).unwrap();
         drop(turn);
         let received = received?;
         if let Some(sheet) = received.left {
-            wire.stream().free_sheet(sheet).unwrap();
+            conduit.stream().free_sheet(sheet).unwrap();
         }
-        patiently(|| wire.received(received.count, &self.bell));
+        patiently(|| conduit.received(received.count, &self.bell));
         Some(received.value)
     }
 
@@ -140,7 +140,7 @@ impl Link {
             if let Some(value) = self.try_receive() {
                 return value;
             }
-            patiently(|| self.wire().wait_message(None));
+            patiently(|| self.conduit().wait_message(None));
         }
     }
 }

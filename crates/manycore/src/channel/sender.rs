@@ -4,7 +4,7 @@ use super::end::Line;
 use crate::codec::Writer;
 use crate::error::{Error, Kind, Result};
 use crate::sync::deadline;
-use manycore_engine::shm::wire::{Sent, Wait};
+use manycore_engine::shm::channel::{Sent, Wait};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;

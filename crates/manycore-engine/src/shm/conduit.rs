@@ -61,7 +61,7 @@ pub enum Sent {
 
 /// A view of a channel's words; copied freely.
 #[derive(Clone, Copy, Debug)]
-pub struct Wire<'a> {
+pub struct Conduit<'a> {
     words: &'a Words,
     stream: Stream<'a>,
     capacity: Option<u32>,
@@ -109,7 +109,7 @@ fn turn<'a>(lock: &'a Mutex, wait: Wait) -> Result<Option<Turn<'a>>> {
     Ok(taken.map(|taken| Turn { lock, taken }))
 }
 
-impl<'a> Wire<'a> {
+impl<'a> Conduit<'a> {
     /// A view over `words`, the units of all sheets and a link for each sheet; at most
     /// `capacity` messages may wait.
     pub fn new(
@@ -117,8 +117,8 @@ impl<'a> Wire<'a> {
         units: &'a [Guarded<Unit>],
         below: &'a [AtomicU32],
         capacity: Option<u32>,
-    ) -> Wire<'a> {
-        Wire { words, stream: Stream::new(&words.stream, units, below), capacity }
+    ) -> Conduit<'a> {
+        Conduit { words, stream: Stream::new(&words.stream, units, below), capacity }
     }
 
     /// The messages themselves.
@@ -142,7 +142,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Sends a record; see [`Stream::send`]. The number it gives must go to
-    /// [`Wire::sent`] when the turn is over.
+    /// [`Conduit::sent`] when the turn is over.
     pub fn send(
         &self,
         _turn: &Turn<'_>,
@@ -188,7 +188,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Message number `count` was received, and the turn is over: wakes a sender for
-    /// the place it left and passes a wake on, as [`Wire::sent`] does, and silences the
+    /// the place it left and passes a wake on, as [`Conduit::sent`] does, and silences the
     /// bell after the last message.
     pub fn received(&self, count: u32, bell: &impl Watched) -> Result<()> {
         if self.is_watched() && self.stream.waiting() == 0 {
@@ -258,7 +258,7 @@ impl<'a> Wire<'a> {
         wait(&self.words.receivers, || self.stream.waiting() != 0, deadline)
     }
 
-    /// Waits until there is room in a channel of limited length, as [`Wire::wait_message`] does.
+    /// Waits until there is room in a channel of limited length, as [`Conduit::wait_message`] does.
     pub fn wait_room(&self, deadline: Option<Instant>) -> Result<bool> {
         wait(&self.words.senders, || !self.is_full(), deadline)
     }
@@ -300,7 +300,7 @@ impl<'a> Wire<'a> {
         self.stream.sent().wrapping_sub(done)
     }
 
-    /// Waits until every message was reported as done, as [`Wire::wait_message`] does.
+    /// Waits until every message was reported as done, as [`Conduit::wait_message`] does.
     pub fn wait_done(&self, deadline: Option<Instant>) -> Result<bool> {
         wait(&self.words.joiners, || self.unfinished() == 0, deadline)
     }
