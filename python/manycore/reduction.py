@@ -111,7 +111,7 @@ def _tell_engine(reducers: dict[type, Callable[[Any], Any]]) -> None:
 def dump(obj: Any, file: IO[bytes], protocol: int | None = None) -> None:
     """Pickle `obj` into `file`."""
     pickler = ForkingPickler(file, protocol)
-    # The standard package's objects in the arguments of a process know how to travel; only that package's table says so.
+    # The standard package's objects in the arguments of a process travel as its own table says.
     theirs = sys.modules.get("multiprocessing.reduction")
     if theirs is not None and theirs is not sys.modules[__name__]:
         pickler.dispatch_table = {**theirs.ForkingPickler._extra_reducers, **pickler.dispatch_table}
