@@ -83,6 +83,18 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
 
     /// At most so many items are read ahead of the results that were taken; 1024 unless it is said, and
     /// never less than 1.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// let mut read = 0;
+    /// let items = (0..).inspect(|_| read += 1);
+    /// let first: Vec<u64> = pool.imap(|x: u64| x, items)?.buffersize(4).take(2).collect::<manycore::Result<_>>()?;
+    /// assert!(first == [0, 1] && read <= 6);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn buffersize(mut self, items: usize) -> Self {
         self.window = items.max(1);
         self
@@ -90,6 +102,16 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
 
     /// So many items travel together, 1 unless it is said. More of them cost less each, and come later; and
     /// a worker that is lost takes all results of its chunk along.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// let squares = pool.imap(|x: u64| x * x, 0..1000)?.chunksize(100);
+    /// assert_eq!(squares.filter(Result::is_ok).count(), 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn chunksize(mut self, items: usize) -> Self {
         self.chunksize = items.clamp(1, self.shared.most_calls);
         self

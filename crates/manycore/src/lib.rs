@@ -45,6 +45,10 @@ pub use ticket::{Ticket, TicketFuture};
 pub use values::{Arguments, Bytes, Slice};
 
 /// How many processors the machine has, as Python's `multiprocessing.cpu_count`.
+///
+/// ```
+/// assert!(manycore::cpu_count() >= 1);
+/// ```
 pub fn cpu_count() -> usize {
     manycore_engine::os::cpus::online()
 }

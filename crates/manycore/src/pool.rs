@@ -208,6 +208,16 @@ impl Pool {
 
     /// As [`imap`](Pool::imap), with the results in the order in which they come.
     ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// let sum = pool.imap_unordered(|x: u64| x * x, 0..4)?.sum::<manycore::Result<u64>>()?;
+    /// assert_eq!(sum, 14);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`imap`](Pool::imap).
     pub fn imap_unordered<'p, A, F, I>(&'p self, task: F, items: I) -> Result<Imap<'p, (A,), F::Output>>
@@ -236,6 +246,17 @@ impl Pool {
 
     /// Runs `task` once, in a worker, and gives a ticket for its result at once.
     ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(1)?;
+    /// let ticket = pool.apply_async(|a: u32, b: u32| a + b, (1, 2))?;
+    /// // Meanwhile, something else.
+    /// assert_eq!(ticket.get()?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Where the call cannot be made at all; what becomes of it, says the ticket.
     pub fn apply_async<Args, F>(&self, task: F, arguments: Args) -> Result<Ticket<F::Output>>
@@ -250,6 +271,16 @@ impl Pool {
 
     /// As [`map`](Pool::map), but gives a ticket for the results at once. Items are read before it returns.
     ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// let ticket = pool.map_async(|x: u64| x * x, 0..4)?;
+    /// assert_eq!(ticket.get()?, [0, 1, 4, 9]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`apply_async`](Pool::apply_async).
     pub fn map_async<A, F, I>(&self, task: F, items: I) -> Result<Ticket<Vec<F::Output>>>
@@ -263,6 +294,16 @@ impl Pool {
 
     /// As [`starmap`](Pool::starmap), but gives a ticket for the results at once. Items are read before it
     /// returns.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// let ticket = pool.starmap_async(|a: u32, b: u32| a + b, [(1, 2), (3, 4)])?;
+    /// assert_eq!(ticket.get()?, [3, 7]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`apply_async`](Pool::apply_async).
@@ -279,6 +320,16 @@ impl Pool {
     }
 
     /// What the pool has done so far.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(2)?;
+    /// pool.apply(|| (), ())?;
+    /// assert_eq!((pool.statistics().workers, pool.statistics().returned), (2, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn statistics(&self) -> Statistics {
         let engine = self.shared.engine.statistics();
         let (workers, workers_started) = self.shared.crew.count();
@@ -298,6 +349,19 @@ impl Pool {
     }
 
     /// Takes no more calls. Those that were made go on; wait for them with [`join`](Pool::join).
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(1)?;
+    /// let ticket = pool.apply_async(|| 1, ())?;
+    /// pool.close();
+    /// assert!(pool.apply(|| 2, ()).unwrap_err().is_closed());
+    /// pool.join()?;
+    /// assert!(ticket.is_ready());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self) {
         self.shared.close();
     }
@@ -313,6 +377,18 @@ impl Pool {
 
     /// Ends every worker at once, also in the middle of a task. Calls that wait in other
     /// threads, and tickets, fail with [`Error::is_closed`](crate::Error::is_closed), and so does every later one.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(1)?;
+    /// let ticket = pool.apply_async(|| loop { std::thread::park() }, ())?;
+    /// pool.terminate();
+    /// let result: manycore::Result<()> = ticket.get();
+    /// assert!(result.unwrap_err().is_closed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn terminate(&self) {
         self.shared.terminate();
     }

@@ -35,7 +35,21 @@ pub struct Ticket<T> {
     call: Arc<Call<T>>,
 }
 
-/// A [`Ticket`] that is awaited.
+/// A [`Ticket`] that is awaited. Dropping it does not cancel the call.
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// let pool = manycore::Pool::with_workers(1)?;
+/// let sum = async {
+///     let one = pool.apply_async(|| 1, ())?;
+///     let two = pool.apply_async(|| 2, ())?;
+///     manycore::Result::Ok(one.await? + two.await?)
+/// };
+/// assert_eq!(smol::block_on(sum)?, 3);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a future does nothing unless it is polled"]
 pub struct TicketFuture<T> {
     call: Arc<Call<T>>,
@@ -148,6 +162,20 @@ impl<T: Send + 'static> Ticket<T> {
 
     /// Waits for the result for at most `timeout`.
     ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// use std::time::Duration;
+    ///
+    /// let pool = manycore::Pool::with_workers(1)?;
+    /// let nap = || std::thread::sleep(Duration::from_millis(50));
+    /// let mut ticket = pool.apply_async(nap, ())?;
+    /// assert!(ticket.get_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// ticket.get_timeout(Duration::from_secs(60))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::is_timeout`] when it has not come by then; the call goes on, and may be asked for again.
     /// Otherwise as [`Ticket::get`]. A result can be taken once.
@@ -159,6 +187,16 @@ impl<T: Send + 'static> Ticket<T> {
     }
 
     /// Waits until the result is there, for at most `timeout` where one is given. Says whether it is.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(1)?;
+    /// let ticket = pool.apply_async(|| 1, ())?;
+    /// assert!(ticket.wait(None) && ticket.is_ready());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
         self.wait_until(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
     }
@@ -180,6 +218,19 @@ impl<T: Send + 'static> Ticket<T> {
     ///
     /// The result then is an error, [`Error::is_cancelled`], which is there as soon as none of the call's
     /// tasks runs any more. Other calls are not affected.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::with_workers(1)?;
+    /// let ticket = pool.apply_async(|| loop { std::thread::park() }, ())?;
+    /// assert!(ticket.cancel());
+    /// let result: manycore::Result<()> = ticket.get();
+    /// assert!(result.unwrap_err().is_cancelled());
+    /// assert_eq!(pool.apply(|| 1, ())?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cancel(&self) -> bool {
         if self.call.advance() == Step::Done {
             return false;

@@ -9,6 +9,23 @@ use serde::de::DeserializeOwned;
 /// back, `()` for none, `(value,)` for one.
 ///
 /// Implemented for such tuples and for nothing else.
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// /// Calls `task` three times.
+/// fn thrice<Args: manycore::Arguments + Clone, F>(pool: &manycore::Pool, task: F, arguments: Args) -> manycore::Result<Vec<u64>>
+/// where
+///     F: manycore::Task<Args, Output = u64>,
+/// {
+///     pool.starmap(task, vec![arguments; 3])
+/// }
+///
+/// let pool = manycore::Pool::with_workers(1)?;
+/// assert_eq!(thrice(&pool, |a: u64, b: u64| a * b, (2, 3))?, [6, 6, 6]);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Arguments: Serialize + DeserializeOwned + 'static {
     /// Appends them to a chunk.
     #[doc(hidden)]
