@@ -1,4 +1,6 @@
-//! What a pool costs: one small call, a million of them, and large arrays.
+//! What a pool costs: one small call, a million of them, rows to count in, and large arrays.
+//!
+//! `cargo bench --bench pool` for all of it, `cargo bench --bench pool -- arrays` for a part.
 
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender, channel};
 use manycore::{Pool, Slice};
@@ -55,27 +57,26 @@ impl Drop for ChannelWorker {
 }
 
 fn round_trips(pool: &Pool) {
-    const TIMES: u32 = 20_000;
+    // Short rounds, many of them: what else the machine does hits few of them.
+    const TIMES: u32 = 400;
+    let all = 0..u64::from(TIMES);
     let peers = procspawn::Pool::new(WORKERS).expect("a pool");
     let channel = ChannelWorker::start();
     Contest::new("one small call, there and back", TIMES)
         .way("manycore: apply", || {
-            (0..u64::from(TIMES)).for_each(|x| assert_eq!(pool.apply(increment, (x,)).expect("a result"), x + 1));
+            all.clone().for_each(|x| assert_eq!(pool.apply(increment, (x,)).expect("a result"), x + 1));
         })
         .way("manycore: apply_async, get", || {
-            (0..u64::from(TIMES)).for_each(|x| {
-                assert_eq!(pool.apply_async(increment, (x,)).and_then(|ticket| ticket.get()).expect("a result"), x + 1);
-            });
+            let call = |x| pool.apply_async(increment, (x,))?.get();
+            all.clone().for_each(|x| assert_eq!(call(x).expect("a result"), x + 1));
         })
         .way("ipc-channel: a worker process", || {
-            (0..u64::from(TIMES)).for_each(|x| assert_eq!(channel.apply(x), x + 1));
+            all.clone().for_each(|x| assert_eq!(channel.apply(x), x + 1));
         })
         .way("procspawn: pool", || {
-            (0..u64::from(TIMES)).for_each(|x| {
-                assert_eq!(peers.spawn(x, increment).join().expect("a result"), x + 1);
-            });
+            all.clone().for_each(|x| assert_eq!(peers.spawn(x, increment).join().expect("a result"), x + 1));
         })
-        .run(5);
+        .run(51);
 }
 
 fn many(pool: &Pool) {
@@ -91,9 +92,9 @@ fn many(pool: &Pool) {
             let results = pool.imap(increment, 0..u64::from(TIMES)).expect("results").chunksize(64).buffersize(8192);
             assert_eq!(results.filter(Result::is_ok).count(), TIMES as usize);
         })
-        .run(5);
-    const FEWER: u32 = 100_000;
-    Contest::new("a hundred thousand small calls one by one", FEWER)
+        .run(7);
+    const FEWER: u32 = 10_000;
+    Contest::new("ten thousand small calls, each a task of its own", FEWER)
         .way("manycore: imap", || {
             assert_eq!(pool.imap(increment, 0..u64::from(FEWER)).expect("results").count(), FEWER as usize);
         })
@@ -102,33 +103,67 @@ fn many(pool: &Pool) {
             let tickets: Vec<_> = (0..u64::from(FEWER)).map(ask).collect();
             tickets.into_iter().for_each(|ticket| assert!(ticket.get().is_ok()));
         })
-        .run(5);
+        .run(21);
+}
+
+type Row = [i64; 5];
+
+fn count(row: Row) -> u8 {
+    row.into_iter().filter(|number| (4..=8).contains(number)).count() as u8
+}
+
+fn count_all(rows: Slice<Row>) -> Slice<u8> {
+    rows.iter().map(|row| count(*row)).collect()
+}
+
+/// The tutorial's rows. A row is counted in about a nanosecond; its 40 bytes take longer to copy.
+fn rows(pool: &Pool) {
+    for (times, rounds) in [(200_000u32, 21), (20_000_000, 3)] {
+        let rows: Vec<Row> =
+            (0..i64::from(times)).map(|n| std::array::from_fn(|at| (n * 7 + at as i64 * 3) % 10)).collect();
+        let slice = Slice::from(&rows[..]);
+        let expected: Vec<u8> = rows.iter().map(|row| count(*row)).collect();
+        Contest::new(format!("counting in {times} rows"), times)
+            .way("serial loop", || {
+                black_box(black_box(&rows).iter().map(|row| count(*row)).collect::<Vec<_>>());
+            })
+            .way("manycore: map, row by row", || {
+                assert!(pool.map(count, rows.iter().copied()).expect("counts") == expected);
+            })
+            .way("manycore: map, slices of 5000 rows", || {
+                let counts = pool.map(count_all, slice.chunks_of(5000)).expect("counts");
+                assert_eq!(counts.iter().map(|counts| counts.len()).sum::<usize>(), rows.len());
+            })
+            .run(rounds);
+    }
 }
 
 fn arrays(pool: &Pool) {
     const ARRAYS: usize = 16;
     const LEN: usize = (64 << 20) / size_of::<f64>();
-    let rows: Vec<Vec<f64>> = (0..ARRAYS).map(|n| vec![n as f64; LEN]).collect();
-    let slices: Vec<Slice<f64>> = rows.iter().map(|row| row.clone().into()).collect();
+    let slices: Vec<Slice<f64>> = (0..ARRAYS).map(|n| vec![n as f64; LEN].into()).collect();
+    // Each round gives the next one what it got.
+    let mut vectors: Vec<Vec<f64>> = (0..ARRAYS).map(|n| vec![n as f64; LEN]).collect();
     let mut target = vec![0f64; LEN];
     Contest::new("16 arrays of 64 MiB, there and back", 1)
-        .way("memcpy of the same bytes, warm, twice", || {
-            for row in rows.iter().chain(&rows) {
+        .way("memcpy of the same bytes, warm", || {
+            for row in slices.iter().chain(&slices) {
                 target.copy_from_slice(row);
                 black_box(&target);
             }
         })
-        .way("manycore: imap over Slice<f64>", || {
+        .way("manycore: imap, Slice<f64>", || {
             let results = pool.imap(|row: Slice<f64>| row, slices.iter().map(|row| row.slice(..))).expect("results");
             results.buffersize(3).for_each(|row| assert_eq!(row.expect("an array").len(), LEN));
         })
-        .way("manycore: map over Slice<f64>", || {
+        .way("manycore: map, Slice<f64>", || {
             let results = pool.map(|row: Slice<f64>| row, slices.iter().map(|row| row.slice(..)));
             assert_eq!(results.expect("arrays").len(), ARRAYS);
         })
-        .way("manycore: imap over Vec<f64>", || {
-            let results = pool.imap(|row: Vec<f64>| row, rows.iter().cloned()).expect("results").buffersize(3);
-            results.for_each(|row| assert_eq!(row.expect("an array").len(), LEN));
+        .way("manycore: map, Vec<f64>", || {
+            let results = pool.map(|row: Vec<f64>| row, std::mem::take(&mut vectors)).expect("arrays");
+            vectors = results;
+            assert_eq!(vectors.len(), ARRAYS);
         })
         .run(5);
 }
@@ -141,7 +176,8 @@ fn main() {
     procspawn::init();
     let pool = Pool::with_workers(WORKERS).expect("a pool");
     let chosen = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
-    let all: [(&str, fn(&Pool)); 3] = [("round_trips", round_trips), ("many", many), ("arrays", arrays)];
+    let all: [(&str, fn(&Pool)); 4] =
+        [("round_trips", round_trips), ("many", many), ("rows", rows), ("arrays", arrays)];
     for (_, run) in all.iter().filter(|(name, _)| chosen.as_deref().is_none_or(|chosen| *name == chosen)) {
         run(&pool);
     }
