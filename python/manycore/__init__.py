@@ -54,6 +54,7 @@ __all__ = [
     "get_context",
     "get_logger",
     "get_start_method",
+    "install",
     "log_to_stderr",
     "parent_process",
     "reducer",
