@@ -98,7 +98,7 @@ def test_a_death_takes_one_test_with_it(tmp_path, monkeypatch):
 )
 def test_what_counts_as_wrong(monkeypatch, outcome, standard, known, verdict):
     monkeypatch.setattr(run, "differences", lambda method: {"A.test": "why"} if known else {})
-    assert run.judge("fork", "A.test", outcome, standard, []) == verdict
+    assert run.judge("fork", "A.test", outcome, standard) == verdict
 
 
 def test_the_list_of_differences():

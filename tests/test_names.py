@@ -19,21 +19,6 @@ MODULES = sorted(
 )
 
 
-def there(name):
-    package = importlib.import_module("manycore")
-    parts = name.split(".")
-    path = package.__path__
-    for i in range(len(parts)):
-        spec = importlib.machinery.PathFinder.find_spec(".".join(["manycore", *parts[: i + 1]]), path)
-        if spec is None:
-            return False
-        path = spec.submodule_search_locations
-    return True
-
-
-#: Modules that are still to come.
-LATER = {name for name in MODULES if not there(name)}
-
 #: What a module offers beyond its `__all__` for its own sake only: the parts of an implementation that is not ours.
 INTERNAL = {
     "forkserver": {"ForkServer.connect_to_new_process", "connect_to_new_process", "read_signed", "write_signed"},
@@ -213,16 +198,12 @@ def problems_of(module):
 
 @pytest.mark.parametrize("module", ["", *MODULES], ids=lambda name: name or "package")
 def test_names_and_signatures(module):
-    if module in LATER:
-        pytest.skip("still to come")
     assert list(problems_of(module)) == []
 
 
 @pytest.mark.parametrize("key", ADDED)
 def test_what_newer_versions_added_is_there(key):
     module, _, path = key.partition(":")
-    if module in LATER:
-        pytest.skip("still to come")
     thing = importlib.import_module(f"manycore.{module}" if module else "manycore")
     for name in path.split("."):
         thing = getattr(thing, name)
@@ -241,7 +222,6 @@ def test_the_lists_are_true():
     offered = {
         f"{module}:{name}"
         for module, names in INTERNAL.items()
-        if module not in LATER
         for name in names
         if "." not in name and hasattr(pair(module)[0], name)
     }
@@ -260,6 +240,18 @@ def test_contexts_have_what_the_package_has(kind):
         elif callable(getattr(theirs, name)) and not isinstance(getattr(theirs, name), type):
             problems += compare_callables(f"context:BaseContext.{name}", getattr(ours, name), getattr(theirs, name))
     assert problems == []
+
+
+@pytest.mark.parametrize("name", ["ProcessError", "TimeoutError", "AuthenticationError", "BufferTooShort"])
+def test_exceptions(name):
+    ours, theirs = (getattr(importlib.import_module(package), name) for package in ("manycore", "multiprocessing"))
+    assert [base.__name__ for base in ours.__mro__] == [base.__name__ for base in theirs.__mro__]
+
+
+def test_worker_lost():
+    package = importlib.import_module("manycore")
+    assert issubclass(package.WorkerLost, package.ProcessError)
+    assert "WorkerLost" in package.__all__
 
 
 # --- docstrings ---

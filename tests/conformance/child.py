@@ -19,11 +19,6 @@ import sys
 import time
 import unittest
 
-if sys.modules.get("multiprocessing") is sys.modules.get("manycore", False):
-    import lend
-
-    lend.install()
-
 #: Where else tests of start methods are; which one a class is for, its name says. The others have nothing to do with it.
 MORE = ("test.test_concurrent_futures", "test.test_multiprocessing_main_handling")
 METHOD_OF = re.compile("(ProcessPool)?(ForkServer|Fork|Spawn)", re.IGNORECASE)
@@ -127,15 +122,13 @@ def main():
     from test import support
 
     support.verbose = False
-    ours = "manycore" in sys.modules
-    if ours:
+    if "manycore" in sys.modules:
         keep_environment_in_scripts()
     tests = list(all_tests(method))
     if not names:
         lines = [short(test) for test in tests]
-        record = {"tests": lines, "lent": lend.lent() if ours else []}
         with open(report, "w") as file:
-            json.dump(record, file)
+            json.dump(lines, file)
         return
     wanted = set(names)
     result = Result(report)

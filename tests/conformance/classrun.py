@@ -27,7 +27,7 @@ def start(python, package, method, report, names=(), **options):
 
 
 def list_tests(python, package, method):
-    """The names of the tests of one start method, and what was lent to load them."""
+    """The names of the tests of one start method."""
     reader, writer = os.pipe()
     with open(reader) as file:
         process = start(python, package, method, writer, stdin=subprocess.DEVNULL)
@@ -35,8 +35,7 @@ def list_tests(python, package, method):
         text = file.read()
         if process.wait() or not text:
             sys.exit(f"{python}: the tests of {method} cannot be loaded for {package}")
-        record = json.loads(text)
-    return record["tests"], record["lent"]
+        return json.loads(text)
 
 
 class ClassRun:

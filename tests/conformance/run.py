@@ -90,17 +90,16 @@ def run_some(options, package, groups, waiting, running, outcomes, times):
 
 
 def select_tests(options):
-    """The (method, test) that were asked for, and what was lent."""
-    wanted, lent = [], []
+    """The (method, test) that were asked for."""
+    wanted = []
     for method in options.start_method or METHODS:
-        tests, lent = classrun.list_tests(options.python, options.package, method)
-        for name in tests:
+        for name in classrun.list_tests(options.python, options.package, method):
             if not options.names or name in options.names or name.partition(".")[0] in options.names:
                 wanted.append((method, name))
-    return wanted, lent
+    return wanted
 
 
-def judge(method, name, outcome, standard, lent):
+def judge(method, name, outcome, standard):
     """What an outcome counts as, and whether that is wrong."""
     known = name in differences(method)
     if outcome == "passed":
@@ -111,14 +110,14 @@ def judge(method, name, outcome, standard, lent):
         return ("listed", False)
     if outcome == "skipped" and standard != "passed":
         return ("skipped in both", False)
-    return ("lent", False) if lent else (f"{outcome}", True)
+    return (outcome, True)
 
 
 def main():
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     began = time.monotonic()
-    wanted, lent = select_tests(options)
+    wanted = select_tests(options)
     if options.list:
         print(*(f"{method}.{name}" for method, name in wanted), sep="\n")
         return 0
@@ -130,30 +129,28 @@ def main():
         # What did not pass; the names of a class's own failures, such as its exit, are no tests.
         asked = [key for key in wanted if options.both or ours[key][0] != "passed"]
         standard = run_classes(options, "multiprocessing", asked)
-    wrong = report(options, ours, standard, lent)
+    wrong = report(options, ours, standard)
     print(f"in {time.monotonic() - began:.0f} s")
     return 1 if wrong else 0
 
 
-def report(options, ours, standard, lent):
+def report(options, ours, standard):
     """Print what is to be seen, and the table. Returns whether anything is wrong."""
     counts, wrong = collections.defaultdict(collections.Counter), 0
     for (method, name), (outcome, detail) in sorted(ours.items()):
         if options.package == "manycore":
             theirs = standard.get((method, name), ("passed", ""))[0]
-            verdict, bad = judge(method, name, outcome, theirs, lent)
+            verdict, bad = judge(method, name, outcome, theirs)
         else:
             theirs, verdict, bad = outcome, outcome, outcome == "failed"
         counts[method][verdict] += 1
         counts[method]["standard", theirs] += 1
         wrong += bad
-        if options.names or bad or verdict == "lent":
+        if options.names or bad:
             print(f"{verdict.upper()}  {method}.{name}")
             if outcome != "passed" and (bad or options.names):
                 print(indented(detail))
     print(table(options, counts))
-    if lent:
-        print("lent by the standard package, so failures do not count:", *lent)
     for method, verdicts in counts.items():
         if verdicts["listed"] > MOST_DIFFERENCES:
             print(f"{method}: {verdicts['listed']} listed differences, at most {MOST_DIFFERENCES} are allowed")
