@@ -9,6 +9,7 @@ use libtest_mimic::{Arguments, Trial};
 use manycore::{Error, Passed, Process, Stdio};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process, waitpid};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 fn double(x: u64) -> u64 {
@@ -76,11 +77,12 @@ fn main() {
 }
 
 fn tests() {
-    let trials: [(&str, fn()); 11] = [
+    let trials: [(&str, fn()); 12] = [
         ("a_dropped_handle_ends_its_process", a_dropped_handle_ends_its_process),
         ("a_killed_parent_ends_its_processes", a_killed_parent_ends_its_processes),
         ("one_that_outlives_its_parent", one_that_outlives_its_parent),
         ("a_killed_process_says_so", a_killed_process_says_so),
+        ("killed_at_every_point", killed_at_every_point),
         ("one_that_outlives_its_handle", || succeeds("left")),
         ("nothing_is_left", || succeeds("tidy")),
         ("init_forgotten", || succeeds("never")),
@@ -127,6 +129,29 @@ fn a_killed_process_says_so() {
     let (mut process, _said, _end) = busy(true);
     kill_process(Pid::from_raw(process.id() as i32).unwrap(), Signal::KILL).unwrap();
     expect(process.join().err(), |error| error.contains("say_and_wait") && error.contains("signal 9 (SIGKILL)"));
+}
+
+fn killed_at_every_point() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let task = |file: Passed<PipeWriter>, text: String| (file, text);
+    // One message in a packet, one in a memory file.
+    for len in [10, 100_000] {
+        for point in ["process-connected", "process-started", "process-has-run", "process-has-answered"] {
+            let builder = Process::builder().env("MANYCORE_FAIL_POINT", point);
+            let file = Passed(writer.try_clone().unwrap());
+            let mut process = builder.spawn(task, (file, "x".repeat(len))).unwrap();
+            match process.join() {
+                // What was said counts, whatever came then.
+                Ok((_file, text)) => assert!(point == "process-has-answered" && text.len() == len),
+                Err(error) if point == "process-connected" => assert!(error.is_start(), "{point}: {error}"),
+                Err(error) => assert!(error.is_worker_lost() && error.to_string().contains("SIGKILL"), "{error}"),
+            }
+            assert_eq!(process.exit_status().unwrap().unwrap().signal(), Some(9), "{point}");
+        }
+    }
+    // Nobody has the other end any more.
+    drop(writer);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
 
 /// Starts a process, writes its number, and waits to be killed.

@@ -9,6 +9,7 @@ use crate::failure::{self, Failure};
 use crate::invitation::Invitation;
 use crate::passing;
 use crate::registry::Registry;
+use manycore_engine::fault;
 use manycore_engine::os::limits;
 use manycore_engine::os::packets::Packets;
 use std::io::Write;
@@ -19,6 +20,7 @@ const PANICKED: i32 = 101;
 /// Runs the one task this process was started for.
 pub(crate) fn serve(invitation: &Invitation) -> ! {
     let Some(packets) = connect(invitation) else { std::process::exit(1) };
+    fault::point("process-connected");
     let code = match take(invitation, &packets).and_then(|(call, table)| run(&packets, &call, table)) {
         Ok(code) => code,
         Err(error) => refuse(&packets, &error),
@@ -70,6 +72,7 @@ fn take(invitation: &Invitation, packets: &Packets) -> Result<(Call, passing::Ta
 /// hears what is said then.
 fn run(packets: &Packets, call: &Call, table: passing::Table) -> Result<i32> {
     let _ = wire::send(packets, Says::Started, &[], &Vec::new());
+    fault::point("process-started");
     failure::listen(true);
     let mut output = Vec::new();
     let (ran, results) = passing::outgoing(|| {
@@ -78,10 +81,12 @@ fn run(packets: &Packets, call: &Call, table: passing::Table) -> Result<i32> {
             Err(error) => Err(Failure::of(&error, 0)),
         })
     });
+    fault::point("process-has-run");
     let sent = match &ran {
         Ok(()) => wire::send(packets, Says::Returned, &output, &results),
         Err(_) => Ok(()),
     };
+    fault::point("process-has-answered");
     let failure = match (ran, sent) {
         (Err(failure), _) => failure,
         (Ok(()), Err(error)) if !error.is_closed() => Failure::of(&error, 0),

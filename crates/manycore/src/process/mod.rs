@@ -244,11 +244,15 @@ impl<R> Process<R> {
                 let [said, ended] = watch::readable([self.packets.as_fd(), child.pidfd()], limit)?;
                 (said, ended)
             };
-            // First what it said: after its end nothing comes.
             if has_said {
                 self.hear();
             } else if has_ended {
-                self.exit = child.try_wait()?;
+                let exit = child.try_wait()?;
+                // Its last word may have come after the look at the socket, and before its end.
+                while !self.is_silent && watch::readable([self.packets.as_fd()], Some(Duration::ZERO))? == [true] {
+                    self.hear();
+                }
+                self.exit = exit;
             } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(false);
             } else if !self.has_started && self.started.elapsed() > START {
