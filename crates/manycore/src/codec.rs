@@ -212,11 +212,6 @@ impl<'a> Reader<'a> {
         value.map_or_else(|| self.read(), Ok)
     }
 
-    /// Whether the chunk has come with segments, be it none.
-    pub(crate) fn has_segments(&self) -> bool {
-        self.segments.is_some()
-    }
-
     pub(crate) fn read_bytes(&mut self) -> Result<&'a [u8]> {
         let len: usize = self.read()?;
         let (bytes, rest) = self.rest.split_at_checked(len).ok_or_else(|| {

@@ -17,6 +17,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::passing::{Key, fetch_from, lending};
+use manycore_engine::fault;
 use manycore_engine::os::packets::Packets;
 use std::collections::HashMap;
 use std::fmt;
@@ -189,6 +190,7 @@ pub(crate) fn ask(counter: &Packets, number: u64) -> Result<OwnedFd> {
     let (mine, reply) = Packets::pair()?;
     counter.send(&number.to_le_bytes(), &[reply.as_fd()])?;
     drop(reply);
+    fault::point("porter-asked");
     let answer = mine.receive()?.and_then(|packet| packet.descriptors.into_iter().next());
     answer.ok_or_else(|| {
         Error::new(Kind::System, format!("the pool has no descriptor number {number} (any more) for this worker"))

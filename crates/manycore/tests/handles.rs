@@ -16,10 +16,12 @@ const ALONE: &str = "MANYCORE_TEST_ALONE";
 
 fn main() {
     manycore::init();
-    if std::env::var_os(ALONE).is_some() {
-        return tidy();
+    match std::env::var(ALONE).as_deref() {
+        Ok("tidy") => return tidy(),
+        Ok("asked") => return asked(),
+        _ => {}
     }
-    let trials: [(&str, fn()); 9] = [
+    let trials: [(&str, fn()); 10] = [
         ("shared_things_are_arguments", shared_things_are_arguments),
         ("and_are_captured", and_are_captured),
         ("and_are_given_to_the_initializer", and_are_given_to_the_initializer),
@@ -28,7 +30,8 @@ fn main() {
         ("files_are_captured", files_are_captured),
         ("results_are_no_files", results_are_no_files),
         ("a_killed_worker_loses_its_own_only", a_killed_worker_loses_its_own_only),
-        ("nothing_is_left", nothing_is_left),
+        ("killed_as_it_asks", || succeeds("asked", Some("porter-asked"))),
+        ("nothing_is_left", || succeeds("tidy", None)),
     ];
     let trials = trials.into_iter().map(|(name, run)| {
         Trial::test(name, move || {
@@ -135,9 +138,27 @@ fn a_killed_worker_loses_its_own_only() {
     assert_eq!(*count.lock().unwrap(), 150);
 }
 
-fn nothing_is_left() {
-    let output = std::process::Command::new(std::env::current_exe().unwrap()).env(ALONE, "1").output().unwrap();
+/// Runs a part of this program alone, its workers killed at `point`.
+fn succeeds(name: &str, point: Option<&str>) {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.env(ALONE, name).envs(point.map(|point| ("MANYCORE_FAIL_POINT", point)));
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Every worker that asks for a descriptor dies of it.
+fn asked() {
+    let pool = pool();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    for _ in 0..3 {
+        let writer = Passed(writer.try_clone().unwrap());
+        let error = pool.apply(|_: Passed<PipeWriter>| (), (writer,)).unwrap_err();
+        assert!(error.is_worker_lost() && error.to_string().contains("SIGKILL"), "{error}");
+        assert_eq!(pool.map(|x: u8| x + 1, 0..100).unwrap().len(), 100);
+    }
+    // What was given out to the dead is closed.
+    drop((writer, pool));
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
 
 fn tidy() {

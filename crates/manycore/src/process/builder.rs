@@ -4,7 +4,7 @@ use super::call::Call;
 use super::wire::{self, Says};
 use super::{Process, left};
 use crate::code::Code;
-use crate::codec;
+use crate::codec::Writer;
 use crate::error::{Error, Kind, Result};
 use crate::init;
 use crate::invitation::{Invitation, Role};
@@ -12,9 +12,9 @@ use crate::passing;
 use crate::registry::Registry;
 use crate::start::Start;
 use crate::task::Task;
+use crate::values::Arguments;
 use manycore_engine::os::lifeline;
 use manycore_engine::os::packets::Packets;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ffi::OsString;
 use std::fs::File;
@@ -168,19 +168,20 @@ impl ProcessBuilder {
     /// the kernel refuses. What happens later is told by [`Process::join`].
     pub fn spawn<Args, F>(self, task: F, arguments: Args) -> Result<Process<F::Output>>
     where
-        Args: Serialize + 'static,
+        Args: Arguments,
         F: Task<Args, Output: DeserializeOwned>,
     {
         init::check()?;
         left::reap();
         let fingerprint = Registry::get()?.fingerprint;
-        let mut chunk = Vec::new();
+        let (mut writer, mut chunk) = (Writer::default(), Vec::new());
         let (code, table) = passing::outgoing(|| {
-            codec::begin(&mut chunk, 1)?;
-            codec::push(&mut chunk, &arguments)?;
+            writer.begin(1)?;
+            arguments.write(&mut writer)?;
             Code::of(&task)
         });
         let code = code?;
+        writer.swap_head(&mut chunk);
         let name = self.name.unwrap_or_else(|| code.name.to_owned());
         let call = Call {
             name: name.clone(),

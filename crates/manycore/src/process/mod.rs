@@ -15,10 +15,10 @@ use crate::error::{self, Error, Kind, Result};
 use crate::passing::{self, Table};
 use crate::start::START;
 use crate::task::Task;
+use crate::values::Arguments;
 use manycore_engine::os::packets::Packets;
 use manycore_engine::os::watch;
 use manycore_engine::process::{Child, Exit};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::marker::PhantomData;
@@ -93,14 +93,14 @@ impl Process<()> {
     }
 }
 
-impl<R: DeserializeOwned> Process<R> {
+impl<R: DeserializeOwned + 'static> Process<R> {
     /// Starts a process that runs `task` with `arguments`, a tuple. Does not wait for it.
     ///
     /// # Errors
     /// See [`ProcessBuilder::spawn`].
     pub fn spawn<Args, F>(task: F, arguments: Args) -> Result<Process<R>>
     where
-        Args: Serialize + 'static,
+        Args: Arguments,
         F: Task<Args, Output = R>,
     {
         Process::builder().spawn(task, arguments)
@@ -141,7 +141,7 @@ impl<R: DeserializeOwned> Process<R> {
 
     fn take(&mut self) -> Result<R> {
         match self.said.replace(Said::Taken) {
-            Some(Said::Returned(bytes, table)) => passing::incoming(table, || Reader::new(&bytes)?.read()),
+            Some(Said::Returned(bytes, table)) => passing::incoming(table, || Reader::new(&bytes)?.read_value()),
             Some(Said::Failed(error)) => Err(error),
             Some(Said::Taken) => Err(Error::new(
                 Kind::Usage,

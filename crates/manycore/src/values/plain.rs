@@ -1,6 +1,6 @@
 //! A `Vec` of numbers that is an argument or a result as such: no serde for each element.
 //!
-//! Only in messages that may have segments, on both sides. Without them everything is serde's.
+//! Where a message has no segments, or the vector is short, its bytes go into the head.
 
 use super::{Part, SEGMENT_FROM};
 use crate::codec::{Reader, Writer};
@@ -23,9 +23,6 @@ macro_rules! for_each_number {
 /// Writes what is in `value`, an `Option` with something in it, if that is a vector of numbers. Says whether.
 #[inline]
 pub(crate) fn write_plain(value: &mut dyn Any, writer: &mut Writer) -> Result<bool> {
-    if !writer.has_parts() {
-        return Ok(false);
-    }
     for_each_number!(value => match value.take() {
         Some(items) => write(items, writer).map(|()| true),
         None => Ok(false),
@@ -36,9 +33,6 @@ pub(crate) fn write_plain(value: &mut dyn Any, writer: &mut Writer) -> Result<bo
 /// Fills `value`, an empty `Option`, if it is for a vector of numbers. Says whether.
 #[inline]
 pub(crate) fn read_plain(value: &mut dyn Any, reader: &mut Reader<'_>) -> Result<bool> {
-    if !reader.has_segments() {
-        return Ok(false);
-    }
     for_each_number!(value => {
         *value = Some(read(reader)?);
         Ok(true)
@@ -48,7 +42,7 @@ pub(crate) fn read_plain(value: &mut dyn Any, reader: &mut Reader<'_>) -> Result
 
 fn write<T: Pod + Send>(items: Vec<T>, writer: &mut Writer) -> Result<()> {
     let bytes: &[u8] = bytemuck::cast_slice(&items);
-    if bytes.len() < SEGMENT_FROM {
+    if bytes.len() < SEGMENT_FROM || !writer.has_parts() {
         writer.push(&0u64)?;
         return writer.push_bytes(bytes);
     }
