@@ -4,7 +4,7 @@
 
 use super::lobby::{Call, Lobby};
 use super::mutex::{Mutex, Taken, nap, woke_up};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, futex_wait, futex_wake, is_gone, own_name};
 use std::time::Instant;
 
@@ -242,8 +242,10 @@ impl Barrier {
     fn wait_for_the_actor(&self, deadline: Option<Instant>) -> Result<()> {
         let nap = nap(deadline)?;
         let marked = self.phase.compare_exchange(ACTING, AWAITED, Ordering::Relaxed, Ordering::Relaxed);
-        if !matches!(marked, Ok(_) | Err(AWAITED)) {
-            return Ok(());
+        match marked {
+            Ok(_) | Err(AWAITED) => {}
+            Err(FILLING) => return Ok(()),
+            Err(phase) => return Err(Error::corrupt(format_args!("a barrier in phase {phase}"))),
         }
         match futex_wait(&self.phase, AWAITED, Some(nap)) {
             Ok(()) => Ok(()),

@@ -192,9 +192,10 @@ impl Semaphore {
             return None;
         }
         if let Some(holder) = self.holder() {
-            holder.units.fetch_sub(1, Ordering::Relaxed);
+            // Plain stores: while the holders are known, nobody writes without the mutex.
+            holder.units.store(holder.units.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
             crate::fault::point("semaphore-giving");
-            self.value.fetch_add(1, Ordering::Release);
+            self.value.store(self.value().saturating_add(1), Ordering::Release);
             return Some(true);
         }
         if self.value() >= self.most() && self.returned.load(Ordering::Relaxed) == 0 {
@@ -274,9 +275,10 @@ impl Semaphore {
             self.disown();
             return self.subtract();
         };
-        holder.units.fetch_add(1, Ordering::Relaxed);
+        // Plain stores, as in `release_held`; the mutex has the order.
+        holder.units.store(holder.units.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
         crate::fault::point("semaphore-taking");
-        self.value.fetch_sub(1, Ordering::Acquire);
+        self.value.store(self.value().saturating_sub(1), Ordering::Relaxed);
         true
     }
 
