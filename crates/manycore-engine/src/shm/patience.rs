@@ -2,37 +2,36 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// An estimate that all who wait at one place share: how soon a spinner sees what it
-/// waits for, and whether it does.
+/// What all who wait at one place have learned: how many waits in a row spinning has
+/// not ended.
 ///
 /// A sleep and its wake cost 50 microseconds where a spinner sees the change after
 /// one or two; but a spinner burns the processor that the one it waits for may need.
-/// So the time to spin is a few times what it has lately taken, and nothing after a few
-/// waits in vain. Now and then one still spins for long, because two who have both learned
-/// to sleep would never find out that they need not.
+/// So it spins for as long as a sleep would cost, until that was in vain a few times.
+/// Then it sleeps at once. But two who have both learned to sleep would never find out
+/// that they need not; so now and then one spins: often for a moment, for the one who
+/// was just woken and whose answer is on its way; seldom for as long as the other takes
+/// to wake up and answer.
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct Patience(AtomicU32);
 
-/// Nanoseconds of spinning at the longest: what two sleeps cost.
+/// Nanoseconds of spinning while it pays.
 #[cfg(not(loom))]
-const LONGEST: u32 = 100_000;
+const SPIN: u32 = 50_000;
 
-/// Nanoseconds it takes where nothing was learned yet.
-#[cfg(not(loom))]
-const UNKNOWN: u32 = 10_000;
-
-/// So many waits in vain, and spinning does not pay.
+/// So many waits in vain, and it does not.
 #[cfg(not(loom))]
 const ENOUGH: u32 = 3;
 
-/// After so many waits in vain one tries again, and after twice as many, up to the second number.
+/// Of so many waits in vain, one spins for a moment; and how many nanoseconds that is.
 #[cfg(not(loom))]
-const TRY_AGAIN: (u32, u32) = (32, 1024);
+const MOMENT: (u32, u32) = (8, 4_000);
 
-/// The lower bits have the usual time, those above count the waits in vain.
+/// After so many waits in vain one spins for long, again after twice as many, and so on
+/// up to the second number; and how many nanoseconds that is.
 #[cfg(not(loom))]
-const USUAL_BITS: u32 = 20;
+const LONG: (u32, u32, u32) = (32, 1024, 100_000);
 
 impl Patience {
     /// Spins until `ready` says true, for as long as that is worth it; its last answer.
@@ -45,31 +44,28 @@ impl Patience {
             return false;
         }
         // Read and written without an exchange: what another writes meanwhile is as good.
-        let learned = self.0.load(Ordering::Relaxed);
-        let (usual, vain) = match learned & ((1 << USUAL_BITS) - 1) {
-            0 => (UNKNOWN, 0),
-            usual => (usual.min(LONGEST), learned >> USUAL_BITS),
-        };
+        let vain = self.0.load(Ordering::Relaxed);
         let limit = match vain {
-            0..ENOUGH => (3 * usual).min(LONGEST),
-            _ if vain >= TRY_AGAIN.0 && vain.is_power_of_two() => LONGEST,
+            0..ENOUGH => SPIN,
+            _ if vain >= LONG.0 && vain.is_power_of_two() => LONG.2,
+            _ if vain.is_multiple_of(MOMENT.0) => MOMENT.1,
             _ => 0,
         };
-        let vain = if vain >= TRY_AGAIN.1 { TRY_AGAIN.1 / 2 } else { vain } + 1;
         if limit > 0 {
             let start = std::time::Instant::now();
             while start.elapsed().as_nanos() < u128::from(limit) {
                 for _ in 0..16 {
                     crate::sync::spin();
                     if ready() {
-                        let took = start.elapsed().as_nanos().min(u128::from(LONGEST)) as u32;
-                        self.0.store(((3 * usual + took) / 4).max(1), Ordering::Relaxed);
+                        if vain > 0 {
+                            self.0.store(0, Ordering::Relaxed);
+                        }
                         return true;
                     }
                 }
             }
         }
-        self.0.store(usual | vain << USUAL_BITS, Ordering::Relaxed);
+        self.0.store(if vain < LONG.1 { vain + 1 } else { LONG.1 / 2 + 1 }, Ordering::Relaxed);
         false
     }
 
