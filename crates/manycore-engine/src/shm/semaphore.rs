@@ -333,10 +333,10 @@ impl Semaphore {
             return Ok(false);
         }
         self.enter()?;
-        let mut freed = 0;
+        let mut freed = 0u32;
         if !self.counts_events() {
             for holder in self.holders().iter().filter(|holder| Semaphore::is_lost(holder)) {
-                freed += holder.units.swap(0, Ordering::Relaxed);
+                freed = freed.saturating_add(holder.units.swap(0, Ordering::Relaxed));
             }
             self.returned.fetch_add(freed, Ordering::Relaxed);
             self.count();
