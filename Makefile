@@ -28,8 +28,8 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml \
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help develop demo bench bench-rust test lint lint-rust lint-python test-rust test-loom test-python conformance \
-	conformance-all clean
+.PHONY: help develop demo bench bench-rust test lint lint-rust lint-python docs test-rust test-loom test-python \
+	conformance conformance-all clean
 
 help:
 	@echo "make develop   build manycore into .venv (quick when nothing changed)"
@@ -38,6 +38,7 @@ help:
 	@echo "make lint      formatting, clippy, rustdoc, ruff, pyright, stubtest"
 	@echo "make conformance      CPython's own tests against manycore             CONFORMANCE='--start-method fork TestWait'"
 	@echo "make conformance-all  the same on every interpreter                   PYTHONS='python3.12 python3.13'"
+	@echo "make docs      the guide, in target/docs/index.html"
 	@echo "make bench     manycore and its peers, every workload                   BENCH='--quick'"
 	@echo "make bench-rust  the Rust face and its peers"
 	@echo "make clean     remove what was built"
@@ -81,7 +82,7 @@ bench-rust:
 test: lint test-rust test-loom test-python
 	@echo "make test: every check passed"
 
-lint: lint-rust lint-python
+lint: lint-rust lint-python docs
 
 lint-rust: develop
 	@echo "== cargo fmt"
@@ -101,6 +102,10 @@ lint-python: develop
 	@if [ -e python/manycore/_engine.pyi ]; then \
 		echo "== stubtest"; MYPYPATH=python $(BIN)/stubtest manycore._engine; \
 	fi
+
+docs: develop
+	@echo "== the guide"
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs target/docs
 
 test-rust:
 	@echo "== Rust tests"
