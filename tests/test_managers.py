@@ -747,6 +747,34 @@ def test_a_killed_manager_leaves_nothing(script, tmp_path):
     assert [name for name in os.listdir(tmp_path) if name not in ("script.py", "__pycache__")] == []
 
 
+@OURS
+def test_an_interrupted_call(script):
+    """Its answer, which still comes, is not taken for that of the next call."""
+    running = script(
+        """
+        def main():
+            manager = mp.Manager()
+            queue, other = manager.Queue(), manager.list([1, 2])
+            assert len(other) == 2
+            try:
+                print("waiting")
+                queue.get()
+            except KeyboardInterrupt:
+                pass
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in range(3):
+                queue.put(number)
+            assert (other[:], len(other), queue.empty(), manager._number_of_objects()) == ([1, 2], 2, False, 2)
+            manager.shutdown()
+            print("done")
+        """
+    )
+    assert running.read_line() == "waiting"
+    os.kill(running.pid, signal.SIGINT)
+    assert running.read_line() == "done"
+    assert running.finish() == 0, running.errors
+
+
 # --- messages ---
 
 

@@ -333,6 +333,25 @@ def test_a_killed_tracker_loses_nothing(script):
 
 
 @OURS
+def test_a_tracker_killed_before_the_end(script):
+    running = script(
+        """
+        def main():
+            from manycore import resource_tracker, shared_memory
+
+            print(shared_memory.SharedMemory(create=True, size=10).name)
+            tracker = resource_tracker._resource_tracker
+            os.kill(tracker._pid, signal.SIGKILL)
+            os.waitid(os.P_PID, tracker._pid, os.WEXITED | os.WNOWAIT)
+        """
+    )
+    name = running.read_line()
+    assert running.finish() == 0
+    assert gone(name)
+    assert b"1 leaked" in running.errors
+
+
+@OURS
 def test_untracked(script):
     running = script(
         """

@@ -168,6 +168,58 @@ def test_which_lock(shared):
         shared.Array("i", 5, lock="no lock")
 
 
+def increment(value, array, count):
+    for _ in range(count):
+        with value.get_lock():
+            value.value += 1
+        with array:
+            array[1] += 1
+
+
+def test_increments_of_several_processes(ctx):
+    value, array = ctx.Value("i", 0), ctx.Array("q", 3)
+    children = [ctx.Process(target=increment, args=(value, array, 200)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert (value.value, array[:]) == (600, [0, 600, 0])
+
+
+def test_the_default_lock(mp, shared):
+    for thing in (
+        mp.Value("i", 5),
+        mp.Array("i", 5),
+        mp.Value("i", 5, lock=None),
+        shared.synchronized(mp.RawValue("i")),
+    ):
+        lock = thing.get_lock()
+        assert type(lock) is type(mp.RLock())
+        with thing, lock:
+            assert thing.acquire()
+            thing.release()
+
+
+def hold(value, gate):
+    value.acquire()
+    value.value = 1
+    gate.arrive()
+
+
+@pytest.mark.only("manycore", reason="in the standard package nobody gets the lock of the dead")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_holder_of_the_lock_is_killed(ctx, gate):
+    value = ctx.Value("i", 0)
+    child = ctx.Process(target=hold, args=(value, gate))
+    child.start()
+    gate.arrivals(1)
+    child.kill()
+    child.join()
+    with value.get_lock():
+        value.value += 1
+    assert value.value == 2
+
+
 # --- the heap ---
 
 

@@ -198,18 +198,16 @@ class ResourceTracker:
         # Blocked until it ignores them, so that Ctrl-C does not find it half started.
         self._pid = util.spawnv_passfds(executable, command, (watch,), block=_IGNORED)
 
-    def _retire(self) -> None:
-        """End our tracker if there is nothing to track, so that a program leaves no process behind."""
-        self._change(self._end_if_idle)
-
     def _end_if_idle(self, fd: int) -> None:
-        if self._pid is None or any(_records(fd)):
-            return
-        try:
-            os.kill(self._pid, _signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._collect()
+        """End our tracker if there is nothing to track: a program leaves no process. Else see that there is one."""
+        if any(_records(fd)):
+            self._start_unless_alive(fd)
+        elif self._pid is not None:
+            try:
+                os.kill(self._pid, _signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._collect()
 
     def _stop(self) -> None:
         """Give up the file of names; the tracker then frees what is left on it and ends."""
@@ -237,8 +235,8 @@ class _FamilyTracker(ResourceTracker):
 
     def _stop(self) -> None:
         """End the tracker if there is nothing to track. We do not leave the family before we end."""
-        if self._pid is not None:
-            self._retire()
+        if self._fd is not None:
+            self._change(self._end_if_idle)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
