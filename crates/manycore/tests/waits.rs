@@ -161,15 +161,18 @@ fn a_condition_is_waited_for_in_time() {
 
 fn a_notification_of_the_dead_goes_on() {
     let (value, changed) = (Mutex::new(0u8).unwrap(), Condvar::new().unwrap());
-    // The one who joined first dies.
-    kill_one_with(
-        |(value, changed): (Mutex<u8>, Condvar), said: Passed<PipeWriter>| {
-            let guard = value.lock().unwrap();
-            std::thread::spawn(|| keep(said));
-            drop(changed.wait(guard));
-        },
-        (value.clone(), changed.clone()),
-    );
+    let wait = |value: Mutex<u8>, changed: Condvar, said: Passed<PipeWriter>| {
+        let guard = value.lock().unwrap();
+        std::thread::spawn(|| keep(said));
+        drop(changed.wait(guard));
+    };
+    let (mut said, say) = std::io::pipe().unwrap();
+    let mut process = Process::spawn(wait, (value.clone(), changed.clone(), Passed(say))).unwrap();
+    said.read_exact(&mut [0]).unwrap();
+    // Free again when it waits, the first in the queue; there it dies.
+    drop(value.lock().unwrap());
+    process.kill().unwrap();
+    assert!(process.join().is_err());
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| *changed.wait_while(value.lock().unwrap(), |value| *value == 0).unwrap());
         *value.lock().unwrap() = 7;
