@@ -252,4 +252,41 @@ mod tests {
         });
         assert_eq!((table.len(), bytes.as_slice()), (1, &[0, 0][..]));
     }
+
+    /// Every bit of a handle's bytes turned, and its descriptors exchanged: an error or a handle
+    /// of something else comes of it, and no panic.
+    fn damage<T: Serialize + serde::de::DeserializeOwned>(value: &T) {
+        let mut bytes = Vec::new();
+        codec::begin(&mut bytes, 1).unwrap();
+        let (written, table) = outgoing(|| codec::push(&mut bytes, value));
+        written.unwrap();
+        let read =
+            |bytes: &[u8], table: &Table| incoming(table.clone(), || Reader::new(bytes)?.read::<T>().map(|_| ()));
+        read(&bytes, &table).unwrap();
+        for at in 1..bytes.len() {
+            for bit in 0..8 {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1 << bit;
+                let _ = read(&bytes, &table);
+            }
+            assert!(read(&bytes[..at], &table).is_err());
+        }
+        // What this process has already is not looked at again; the rest has to be what it is said to be.
+        let null: Arc<OwnedFd> = Arc::new(File::open("/dev/null").unwrap().into());
+        let _ = read(&bytes, &table.iter().map(|_| Arc::clone(&null)).collect());
+        let _ = read(&bytes, &table.iter().rev().cloned().collect());
+    }
+
+    #[test]
+    fn damaged_handles_are_errors() {
+        damage(&crate::sync::Mutex::new(1u64).unwrap());
+        damage(&crate::sync::Event::new().unwrap());
+        damage(&crate::sync::Shared::new(1u64).unwrap());
+        let row = crate::sync::Shared::from_slice(&[1u64; 100]).unwrap();
+        damage(&row);
+        let (sender, receiver) = crate::channel::unbounded::<u8>().unwrap();
+        damage(&sender);
+        damage(&receiver);
+        assert!(sender.send(1).is_ok() && receiver.recv().unwrap() == 1);
+    }
 }
