@@ -69,7 +69,8 @@ impl Code {
             Some(entry) => (0, entry.id),
             None => (1, record::offset::<F, Args>()?),
         };
-        let mut bytes = vec![kind];
+        let mut bytes = Vec::with_capacity(9);
+        bytes.push(kind);
         bytes.extend(number.to_le_bytes());
         bytes.extend(captures.iter().flatten());
         Ok(Code { name: F::name(), bytes, has_captures: captures.is_some() })

@@ -15,6 +15,9 @@ use std::borrow::Cow;
 /// Bytes of the largest buffer that is kept between two messages.
 const KEEP: usize = 4 << 20;
 
+/// Bytes that are there for a head from its start: small calls need no more.
+const SMALL: usize = 64;
+
 /// Appends to a buffer that is used again. postcard's own flavor for any
 /// `Extend<u8>` pushes byte by byte.
 struct Tail<'a>(&'a mut Vec<u8>);
@@ -77,6 +80,7 @@ impl Writer {
     /// Begins a chunk of `count` values.
     pub(crate) fn begin(&mut self, count: usize) -> Result<()> {
         self.clear();
+        self.head.reserve(SMALL);
         self.push(&count)?;
         self.counted = self.head.len();
         Ok(())

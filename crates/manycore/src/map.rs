@@ -6,7 +6,6 @@ use crate::shared::{Placed, Shared};
 use crate::values::Arguments;
 use manycore_engine::pool::{Answer, Chunks, Job, Outcome, Payload, Room, Segments, Work};
 use serde::de::DeserializeOwned;
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -60,7 +59,6 @@ pub(crate) struct Map<Args, R> {
     /// A chunk that is encoded and found no room yet, in `writer`.
     pending: Option<Range<usize>>,
     writer: Writer,
-    arrived: VecDeque<Outcome>,
     /// The failure of the earliest item.
     failure: Option<(usize, Error)>,
 }
@@ -80,7 +78,6 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
             answered: 0,
             pending: None,
             writer: Writer::in_parts(),
-            arrived: VecDeque::new(),
             failure: None,
             shared: Arc::clone(shared),
         }
@@ -111,8 +108,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
     fn step(&mut self) -> Step {
         loop {
             self.submit();
-            self.job.take(&mut self.arrived);
-            if self.arrived.is_empty() {
+            let Some(outcome) = self.job.take_one() else {
                 let owes = self.answered < self.ranges.len();
                 let has_more = self.failure.is_none() && (self.pending.is_some() || self.items.len() > 0);
                 return match (owes, has_more) {
@@ -121,11 +117,9 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
                     (true, true) => Step::Hungry,
                     (false, true) => Step::Full,
                 };
-            }
+            };
             // What is learned may allow more to be submitted.
-            while let Some(outcome) = self.arrived.pop_front() {
-                self.absorb(outcome);
-            }
+            self.absorb(outcome);
         }
     }
 

@@ -186,6 +186,10 @@ impl Shared {
 
     /// Brings job `key` on by `step` until it is done, or `deadline` is over: then false.
     pub(crate) fn drive(&self, key: u64, deadline: Option<Instant>, mut step: impl FnMut() -> Step) -> Result<bool> {
+        if step() == Step::Done {
+            return Ok(true);
+        }
+        self.engine.glance()?;
         loop {
             let seen = self.engine.events();
             let woken = match step() {

@@ -257,6 +257,10 @@ impl Pool {
         drop(outcomes);
     }
 
+    pub(super) fn take_outcome(&self, key: u64) -> Option<Outcome> {
+        self.ledger().take_outcome(key)
+    }
+
     pub(super) fn take_outcomes(&self, key: u64, outcomes: &mut VecDeque<Outcome>) {
         self.ledger().take_outcomes(key, outcomes);
     }

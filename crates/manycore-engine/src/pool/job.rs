@@ -108,6 +108,11 @@ impl Job {
         self.pool.take_outcomes(self.key, outcomes);
     }
 
+    /// Takes the oldest outcome that has arrived.
+    pub fn take_one(&self) -> Option<Outcome> {
+        self.pool.take_outcome(self.key)
+    }
+
     /// Tasks submitted and not answered yet.
     pub fn owed(&self) -> u64 {
         self.pool.owed(self.key)

@@ -124,7 +124,8 @@ impl Ledger {
     pub(super) fn forget_job(&mut self, key: u64) -> VecDeque<Outcome> {
         let Some(slot) = self.slot(key) else { return VecDeque::new() };
         slot.live = false;
-        let arrived = std::mem::take(&mut slot.arrived);
+        // The memory stays with the slot, for the next job in it.
+        let arrived = slot.arrived.drain(..).collect();
         self.free_jobs.push(key as u32);
         arrived
     }
@@ -163,6 +164,10 @@ impl Ledger {
     /// Tasks of job `key` in flight.
     pub(super) fn owed(&mut self, key: u64) -> u64 {
         self.slot(key).map_or(0, |slot| slot.owed)
+    }
+
+    pub(super) fn take_outcome(&mut self, key: u64) -> Option<Outcome> {
+        self.slot(key)?.arrived.pop_front()
     }
 
     pub(super) fn take_outcomes(&mut self, key: u64, outcomes: &mut VecDeque<Outcome>) {
