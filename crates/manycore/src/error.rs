@@ -16,6 +16,20 @@ pub struct Error {
 }
 
 /// A panic in another process.
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// use manycore::{Process, Stdio};
+///
+/// let fail = |x: u32| -> u32 { panic!("{x} is too much") };
+/// let error = Process::builder().stderr(Stdio::Null).spawn(fail, (7,))?.join().unwrap_err();
+/// let panic = error.panic().expect("a panic");
+/// assert_eq!(panic.message(), "7 is too much");
+/// assert!(panic.place().is_some_and(|place| place.line() > 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panic {
     message: String,

@@ -55,6 +55,16 @@ use std::sync::Arc;
 
 /// A channel in which any number of values may wait.
 ///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// let (sender, receiver) = manycore::channel::unbounded()?;
+/// sender.send("hello".to_owned())?;
+/// assert_eq!(receiver.recv()?, "hello");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// Where there is no memory or no descriptor left for it.
 pub fn unbounded<T: Serialize + DeserializeOwned + 'static>() -> Result<(Sender<T>, Receiver<T>)> {
@@ -63,6 +73,17 @@ pub fn unbounded<T: Serialize + DeserializeOwned + 'static>() -> Result<(Sender<
 
 /// A channel in which at most `capacity` values wait, at least 1; who sends more waits for
 /// a receiver.
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// let (sender, receiver) = manycore::channel::bounded(1)?;
+/// assert!(sender.try_send(1)?);
+/// assert!(!sender.try_send(2)?, "it is full");
+/// assert_eq!(receiver.recv()?, 1);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// As [`unbounded`], and where `capacity` is 0 or more than 2³¹.

@@ -23,6 +23,24 @@ thread_local! {
 }
 
 /// The receiving end of a channel; see [the module](super).
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// use manycore::Process;
+/// use manycore::channel::{self, Receiver};
+///
+/// let (sender, receiver) = channel::unbounded::<u64>()?;
+/// let sum = |numbers: Receiver<u64>| numbers.iter().map(Result::unwrap).sum::<u64>();
+/// let mut adders = [Process::spawn(sum, (receiver.clone(),))?, Process::spawn(sum, (receiver,))?];
+/// for number in 0..100 {
+///     sender.send(number)?;
+/// }
+/// drop(sender); // so that they end
+/// assert_eq!(adders[0].join()? + adders[1].join()?, 4950);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Receiver<T> {
     line: Arc<Line>,
     values: PhantomData<fn() -> T>,
@@ -49,6 +67,17 @@ impl<T: DeserializeOwned + 'static> Receiver<T> {
     }
 
     /// As [`Receiver::recv`], and does not wait: None where no value waits.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let (sender, receiver) = manycore::channel::unbounded::<u8>()?;
+    /// assert_eq!(receiver.try_recv()?, None);
+    /// drop(sender);
+    /// assert!(receiver.try_recv().unwrap_err().is_disconnected());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Receiver::recv`].

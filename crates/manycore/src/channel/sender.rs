@@ -24,6 +24,21 @@ thread_local! {
 }
 
 /// The sending end of a channel; see [the module](super).
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// use manycore::{Pool, channel, closure};
+///
+/// let (sender, receiver) = channel::unbounded()?;
+/// let pool = Pool::with_workers(2)?;
+/// pool.map(closure!(move(sender) |x: u64| sender.send(x * x).unwrap()), 0..4)?;
+/// let mut squares: Vec<u64> = (0..4).map(|_| receiver.recv().unwrap()).collect();
+/// squares.sort();
+/// assert_eq!(squares, [0, 1, 4, 9]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Sender<T> {
     end: Arc<Sending>,
     values: PhantomData<fn(T)>,

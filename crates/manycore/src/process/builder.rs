@@ -24,6 +24,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a process gets as standard input, output or error.
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// use manycore::{Process, Stdio};
+/// use std::io::Write;
+///
+/// let count = || std::io::stdin().lines().count();
+/// let mut process = Process::builder().stdin(Stdio::Piped).spawn(count, ())?;
+/// process.stdin.take().expect("a pipe").write_all(b"one\ntwo\n").expect("room in a pipe");
+/// assert_eq!(process.join()?, 2);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default)]
 pub enum Stdio {
     /// The same as this process.

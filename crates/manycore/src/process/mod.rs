@@ -121,6 +121,19 @@ impl<R: DeserializeOwned + 'static> Process<R> {
 
     /// As [`Process::join`], and waits for `limit` at the longest.
     ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// use manycore::Process;
+    /// use std::time::Duration;
+    ///
+    /// let mut process = Process::spawn(|| std::thread::sleep(Duration::from_secs(60)), ())?;
+    /// assert!(process.join_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// process.kill()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Also [`Error::is_timeout`]: the process runs on, and can be joined again.
     pub fn join_timeout(&mut self, limit: Duration) -> Result<R> {
@@ -132,6 +145,21 @@ impl<R: DeserializeOwned + 'static> Process<R> {
     }
 
     /// As [`Process::join`], and does not wait: None while the process runs.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let mut process = manycore::Process::spawn(|| 42, ())?;
+    /// let result = loop {
+    ///     match process.try_join()? {
+    ///         Some(result) => break result,
+    ///         None => std::thread::yield_now(),
+    ///     }
+    /// };
+    /// assert_eq!(result, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`Process::join`].
@@ -193,6 +221,19 @@ impl<R> Process<R> {
 
     /// How it ended; None while it runs. A task that returned is code 0, one that
     /// panicked 101.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// let mut process = manycore::Process::spawn(|| std::thread::park(), ())?;
+    /// process.terminate()?;
+    /// assert!(process.join().is_err());
+    /// assert_eq!(process.exit_status()?.expect("it has ended").signal(), Some(15));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Where the kernel refuses to say, or nobody knows since somebody else waited

@@ -18,6 +18,26 @@ type Inside<T> = Kept<mutex::Mutex, T>;
 /// A value that one thread of one process may have at a time; see [the module](super).
 ///
 /// A thread that locks it twice waits for itself.
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// use manycore::Pool;
+/// use manycore::sync::Mutex;
+///
+/// let best = Mutex::new([0u64; 2])?;
+/// let look = |best: Mutex<[u64; 2]>, x: u64| {
+///     let score = x * (100 - x);
+///     let mut best = best.lock().unwrap();
+///     if score > best[1] {
+///         *best = [x, score];
+///     }
+/// };
+/// Pool::with_workers(2)?.starmap(look, (0..100).map(|x| (best.clone(), x)))?;
+/// assert_eq!(*best.lock().unwrap(), [50, 2500]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Serialize, Deserialize)]
 #[serde(transparent, bound = "")]
 pub struct Mutex<T: Pod>(Place<Inside<T>>);
@@ -51,6 +71,21 @@ impl<T: Pod> Mutex<T> {
 
     /// Takes the value, waiting for `limit` at the longest.
     ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// use manycore::sync::Mutex;
+    /// use std::sync::TryLockError;
+    /// use std::time::Duration;
+    ///
+    /// let mutex = Mutex::new(1u8)?;
+    /// let guard = mutex.lock().unwrap();
+    /// assert!(matches!(mutex.lock_timeout(Duration::from_millis(1)), Err(TryLockError::WouldBlock)));
+    /// # drop(guard);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Mutex::lock`]; `WouldBlock` after the time.
     ///
@@ -70,6 +105,16 @@ impl<T: Pod> Mutex<T> {
 
     /// Takes the value if that is possible at once.
     ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let mutex = manycore::sync::Mutex::new(1u8)?;
+    /// *mutex.try_lock().unwrap() += 1;
+    /// assert_eq!(*mutex.try_lock().unwrap(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Mutex::lock`]; `WouldBlock` while somebody has it.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
@@ -83,6 +128,29 @@ impl<T: Pod> Mutex<T> {
     }
 
     /// The value is good, whatever happened.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// use manycore::Process;
+    /// use manycore::sync::Mutex;
+    ///
+    /// let mutex = Mutex::new(1u8)?;
+    /// let die = |mutex: Mutex<u8>| -> () {
+    ///     *mutex.lock().unwrap() = 2; // this change is done
+    ///     let mut guard = mutex.lock().unwrap();
+    ///     *guard = 3; // this one never is
+    ///     std::process::abort()
+    /// };
+    /// assert!(Process::spawn(die, (mutex.clone(),))?.join().is_err());
+    /// let poisoned = mutex.lock().unwrap_err();
+    /// assert_eq!(**poisoned.get_ref(), 2);
+    /// drop(poisoned);
+    /// mutex.clear_poison();
+    /// assert!(mutex.lock().is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn clear_poison(&self) {
         self.0.set_poisoned(false);
     }

@@ -24,6 +24,22 @@ const FULL: Duration = Duration::from_millis(1);
 ///
 /// A waiting writer keeps new readers out. At most 60 processes read at the same time;
 /// the next one waits. A reader that dies does no harm; a writer that does poisons it.
+///
+/// ```
+/// # fn main() -> manycore::Result<()> {
+/// # manycore::init();
+/// use manycore::Process;
+/// use manycore::sync::RwLock;
+///
+/// let limits = RwLock::new([0u32, 10])?;
+/// let widen = |limits: RwLock<[u32; 2]>| limits.write().unwrap()[1] *= 2;
+/// Process::spawn(widen, (limits.clone(),))?.join()?;
+/// let (one, other) = (limits.read().unwrap(), limits.read().unwrap());
+/// assert_eq!((*one, other[1]), ([0, 20], 20));
+/// assert!(limits.try_write().is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Serialize, Deserialize)]
 #[serde(transparent, bound = "")]
 pub struct RwLock<T: Pod>(Place<Inside<T>>);
