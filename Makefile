@@ -79,7 +79,7 @@ bench-rust:
 
 # --- the checks ---
 
-test: lint test-rust test-loom test-python
+test: lint test-rust test-loom test-python conformance
 	@echo "make test: every check passed"
 
 lint: lint-rust lint-python docs
