@@ -4,16 +4,14 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::channel::{self, End, Receiver, Sender};
 use manycore::{Passed, Pool, Process, Slice, closure};
 use std::collections::BTreeMap;
-use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::io::PipeWriter;
 use std::time::Duration;
-
-/// Longer than any test waits.
-const LONG: Duration = Duration::from_secs(60);
+use support::{LONG, keep, kill_one_with, killed_at};
 
 /// Runs alone in its process, since it counts.
 const ALONE: &str = "MANYCORE_TEST_ALONE";
@@ -23,31 +21,24 @@ fn main() {
     if std::env::var_os(ALONE).is_some() {
         return tidy();
     }
-    let trials: [(&str, fn()); 16] = [
-        ("values_arrive_in_order", values_arrive_in_order),
-        ("all_kinds_of_values", all_kinds_of_values),
-        ("many_to_many", many_to_many),
-        ("a_bounded_channel_makes_senders_wait", a_bounded_channel_makes_senders_wait),
-        ("waits_end_in_time", waits_end_in_time),
-        ("the_last_sender_ends_it", the_last_sender_ends_it),
-        ("every_receiver_hears_the_end", every_receiver_hears_the_end),
-        ("the_last_receiver_ends_it", the_last_receiver_ends_it),
-        ("a_killed_sender_ends_it", a_killed_sender_ends_it),
-        ("a_killed_receiver_ends_it", a_killed_receiver_ends_it),
-        ("a_sender_killed_on_its_way", a_sender_killed_on_its_way),
-        ("a_receiver_killed_on_its_way", a_receiver_killed_on_its_way),
-        ("pipes_go_both_ways", pipes_go_both_ways),
-        ("pools_send_and_receive", pools_send_and_receive),
-        ("nothing_is_left", nothing_is_left),
-        ("send_and_sync", send_and_sync),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        values_arrive_in_order,
+        all_kinds_of_values,
+        many_to_many,
+        a_bounded_channel_makes_senders_wait,
+        waits_end_in_time,
+        the_last_sender_ends_it,
+        every_receiver_hears_the_end,
+        the_last_receiver_ends_it,
+        a_killed_sender_ends_it,
+        a_killed_receiver_ends_it,
+        a_sender_killed_on_its_way,
+        a_receiver_killed_on_its_way,
+        pipes_go_both_ways,
+        pools_send_and_receive,
+        nothing_is_left,
+        send_and_sync,
+    ]);
 }
 
 fn count(sender: Sender<u64>, range: std::ops::Range<u64>) {
@@ -160,31 +151,11 @@ fn the_last_receiver_ends_it() {
     assert!((0..100).any(|number| sender.send(number).is_err_and(|error| error.is_disconnected())));
 }
 
-/// Says that it has what it was given, and keeps it.
-fn keep(mut said: PipeWriter) {
-    said.write_all(b"!").unwrap();
-    loop {
-        std::thread::park();
-    }
-}
-
-/// Kills a process that has an end of a channel.
-fn kill_one_with<T: serde::Serialize + serde::de::DeserializeOwned + 'static>(
-    task: impl manycore::Task<(T, Passed<PipeWriter>), Output = ()>,
-    end: T,
-) {
-    let (mut said, say): (PipeReader, PipeWriter) = std::io::pipe().unwrap();
-    let mut process = Process::spawn(task, (end, Passed(say))).unwrap();
-    said.read_exact(&mut [0]).unwrap();
-    process.kill().unwrap();
-    assert!(process.join().is_err());
-}
-
 fn a_killed_sender_ends_it() {
     let (sender, receiver) = channel::unbounded::<u64>().unwrap();
     let task = |sender: Sender<u64>, said: Passed<PipeWriter>| {
         sender.send(7).unwrap();
-        keep(said.into_inner());
+        keep(said);
     };
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| (receiver.recv().unwrap(), receiver.recv().unwrap_err()));
@@ -197,23 +168,12 @@ fn a_killed_sender_ends_it() {
 fn a_killed_receiver_ends_it() {
     let (sender, receiver) = channel::bounded::<u64>(1).unwrap();
     sender.send(1).unwrap();
-    let task = |_receiver: Receiver<u64>, said: Passed<PipeWriter>| keep(said.into_inner());
+    let task = |_receiver: Receiver<u64>, said: Passed<PipeWriter>| keep(said);
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| sender.send(2));
         kill_one_with(task, receiver);
         assert!(waiter.join().unwrap().unwrap_err().is_disconnected());
     });
-}
-
-/// Starts a process that is killed at `point`, and waits for that.
-fn killed_at<T: serde::Serialize + serde::de::DeserializeOwned + 'static>(
-    point: &str,
-    task: impl manycore::Task<(T,), Output = ()>,
-    end: T,
-) {
-    let mut process = Process::builder().env("MANYCORE_FAIL_POINT", point).spawn(task, (end,)).unwrap();
-    process.join().unwrap_err();
-    assert_eq!(process.exit_status().unwrap().unwrap().signal(), Some(9), "{point}");
 }
 
 fn a_sender_killed_on_its_way() {
@@ -300,7 +260,7 @@ fn tidy() {
         assert_eq!(receiver.iter().count(), 100);
         process.join().unwrap();
         let (mine, yours) = channel::pipe::<u8, u8>().unwrap();
-        kill_one_with(|_end: End<u8, u8>, said: Passed<PipeWriter>| keep(said.into_inner()), yours.clone());
+        kill_one_with(|_end: End<u8, u8>, said: Passed<PipeWriter>| keep(said), yours.clone());
         drop((receiver, process, mine, yours));
         assert_eq!(open(), before);
     }

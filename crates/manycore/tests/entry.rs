@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::{Pool, Process, Stdio};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -22,18 +23,11 @@ fn main() {
         assert!(error.is_different_build() && error.to_string().contains("another build"), "{error}");
         return;
     }
-    let trials: [(&str, fn()); 3] = [
-        ("a_process_of_another_build", a_process_of_another_build),
-        ("a_worker_of_another_build", a_worker_of_another_build),
-        ("a_program_that_knows_nothing_of_it", a_program_that_knows_nothing_of_it),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        a_process_of_another_build,
+        a_worker_of_another_build,
+        a_program_that_knows_nothing_of_it,
+    ]);
 }
 
 /// This program, with another build id; gone when this is dropped.

@@ -5,7 +5,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::{Error, Pool};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use std::collections::BTreeSet;
@@ -86,30 +87,43 @@ fn main() {
 }
 
 fn tests() {
-    let trials: [(&str, fn()); 15] = [
-        ("a_killed_worker_fails_its_call", a_killed_worker_fails_its_call),
-        ("an_idle_worker_is_replaced", an_idle_worker_is_replaced),
-        ("every_worker_killed_at_once", every_worker_killed_at_once),
-        ("the_call_of_another_thread_goes_on", the_call_of_another_thread_goes_on),
-        ("a_task_may_not_exit", a_task_may_not_exit),
-        ("a_crash_has_a_name", a_crash_has_a_name),
-        ("workers_end_with_a_killed_caller", workers_end_with_a_killed_caller),
-        ("terminate_ends_calls_of_other_threads", terminate_ends_calls_of_other_threads),
-        ("what_a_task_starts_is_no_worker", what_a_task_starts_is_no_worker),
-        ("nothing_is_left", || succeeds("tidy")),
-        ("init_forgotten", || succeeds("never")),
-        ("init_too_late", || succeeds("late")),
-        ("init_never_reached_by_a_worker", || succeeds("other end")),
-        ("init_never_reached_by_a_worker_that_stays", || succeeds("stuck")),
-        ("sync_and_send", sync_and_send),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        a_killed_worker_fails_its_call,
+        an_idle_worker_is_replaced,
+        every_worker_killed_at_once,
+        the_call_of_another_thread_goes_on,
+        a_task_may_not_exit,
+        a_crash_has_a_name,
+        workers_end_with_a_killed_caller,
+        terminate_ends_calls_of_other_threads,
+        what_a_task_starts_is_no_worker,
+        nothing_is_left,
+        init_forgotten,
+        init_too_late,
+        init_never_reached_by_a_worker,
+        init_never_reached_by_a_worker_that_stays,
+        sync_and_send,
+    ]);
+}
+
+fn nothing_is_left() {
+    succeeds("tidy");
+}
+
+fn init_forgotten() {
+    succeeds("never");
+}
+
+fn init_too_late() {
+    succeeds("late");
+}
+
+fn init_never_reached_by_a_worker() {
+    succeeds("other end");
+}
+
+fn init_never_reached_by_a_worker_that_stays() {
+    succeeds("stuck");
 }
 
 fn scenario(name: &str) -> Command {

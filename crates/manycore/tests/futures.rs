@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::{Pool, Result};
 use std::future::{Future, IntoFuture};
 use std::pin::pin;
@@ -32,28 +33,37 @@ fn hang(_: u64) -> u64 {
 
 fn main() {
     manycore::init();
-    let trials: [(&str, fn()); 9] = [
-        ("tokio_on_one_thread", || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(calls())),
-        ("tokio_on_many_threads", || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-            runtime.block_on(async { tokio::spawn(calls()).await.unwrap() });
-            runtime.block_on(tokio_tasks());
-        }),
-        ("smol", || smol::block_on(calls())),
-        ("smol_tasks", || smol::block_on(smol_tasks())),
-        ("others_run_meanwhile", others_run_meanwhile),
-        ("a_future_is_woken_and_not_polled_for_nothing", a_future_is_woken_and_not_polled_for_nothing),
-        ("a_dropped_pool_wakes_futures", a_dropped_pool_wakes_futures),
-        ("a_terminated_pool_wakes_futures", a_terminated_pool_wakes_futures),
-        ("a_waker_may_drop_the_pool", a_waker_may_drop_the_pool),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        tokio_on_one_thread,
+        tokio_on_many_threads,
+        smol,
+        smol_tasks,
+        others_run_meanwhile,
+        a_future_is_woken_and_not_polled_for_nothing,
+        a_dropped_pool_wakes_futures,
+        a_terminated_pool_wakes_futures,
+        a_waker_may_drop_the_pool,
+    ]);
+}
+
+fn tokio_on_one_thread() {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(calls());
+}
+
+fn tokio_on_many_threads() {
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async { tokio::spawn(calls()).await.unwrap() });
+        runtime.block_on(tokio_tasks());
+    };
+}
+
+fn smol() {
+    smol::block_on(calls());
+}
+
+fn smol_tasks() {
+    smol::block_on(tasks_of_smol());
 }
 
 async fn calls() {
@@ -87,7 +97,7 @@ async fn tokio_tasks() {
     }
 }
 
-async fn smol_tasks() {
+async fn tasks_of_smol() {
     let pool = Arc::new(Pool::with_workers(2).unwrap());
     let call = |x| {
         let pool = Arc::clone(&pool);

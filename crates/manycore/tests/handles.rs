@@ -4,7 +4,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::sync::{Mutex, Shared};
 use manycore::{Passed, Pool, closure};
 use std::fs::File;
@@ -21,25 +22,26 @@ fn main() {
         Ok("asked") => return asked(),
         _ => {}
     }
-    let trials: [(&str, fn()); 10] = [
-        ("shared_things_are_arguments", shared_things_are_arguments),
-        ("and_are_captured", and_are_captured),
-        ("and_are_given_to_the_initializer", and_are_given_to_the_initializer),
-        ("and_come_back", and_come_back),
-        ("files_and_pipes_are_arguments", files_and_pipes_are_arguments),
-        ("files_are_captured", files_are_captured),
-        ("results_are_no_files", results_are_no_files),
-        ("a_killed_worker_loses_its_own_only", a_killed_worker_loses_its_own_only),
-        ("killed_as_it_asks", || succeeds("asked", Some("porter-asked"))),
-        ("nothing_is_left", || succeeds("tidy", None)),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        shared_things_are_arguments,
+        and_are_captured,
+        and_are_given_to_the_initializer,
+        and_come_back,
+        files_and_pipes_are_arguments,
+        files_are_captured,
+        results_are_no_files,
+        a_killed_worker_loses_its_own_only,
+        killed_as_it_asks,
+        nothing_is_left,
+    ]);
+}
+
+fn killed_as_it_asks() {
+    succeeds("asked", Some("porter-asked"));
+}
+
+fn nothing_is_left() {
+    succeeds("tidy", None);
 }
 
 fn pool() -> Pool {

@@ -4,7 +4,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::Pool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -78,32 +79,25 @@ mod elsewhere {
 
 fn main() {
     manycore::init();
-    let trials: [(&str, fn()); 17] = [
-        ("map_keeps_the_order", map_keeps_the_order),
-        ("results_wait_for_their_turn", results_wait_for_their_turn),
-        ("nothing_to_do", nothing_to_do),
-        ("units_travel", units_travel),
-        ("all_kinds_of_values", all_kinds_of_values),
-        ("functions_of_one_name", functions_of_one_name),
-        ("tasks_run_elsewhere", tasks_run_elsewhere),
-        ("many_tiny_tasks", many_tiny_tasks),
-        ("a_large_payload", a_large_payload),
-        ("a_panic_is_an_error", a_panic_is_an_error),
-        ("the_earliest_failure_counts", the_earliest_failure_counts),
-        ("a_result_may_be_an_error", a_result_may_be_an_error),
-        ("closures_travel", closures_travel),
-        ("captures_travel", captures_travel),
-        ("two_pools", two_pools),
-        ("threads_share_a_pool", threads_share_a_pool),
-        ("a_pool_inside_a_task", a_pool_inside_a_task),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        map_keeps_the_order,
+        results_wait_for_their_turn,
+        nothing_to_do,
+        units_travel,
+        all_kinds_of_values,
+        functions_of_one_name,
+        tasks_run_elsewhere,
+        many_tiny_tasks,
+        a_large_payload,
+        a_panic_is_an_error,
+        the_earliest_failure_counts,
+        a_result_may_be_an_error,
+        closures_travel,
+        captures_travel,
+        two_pools,
+        threads_share_a_pool,
+        a_pool_inside_a_task,
+    ]);
 }
 
 fn pool() -> Pool {

@@ -4,7 +4,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::{Error, Passed, Process, ProcessBuilder, Stdio, closure};
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Seek, Write};
@@ -14,33 +15,26 @@ use std::time::Duration;
 
 #[manycore::main]
 fn main() {
-    let trials: [(&str, fn()); 18] = [
-        ("results_come_back", results_come_back),
-        ("a_result_is_given_once", a_result_is_given_once),
-        ("large_values_travel", large_values_travel),
-        ("a_panic_comes_back_with_its_place", a_panic_comes_back_with_its_place),
-        ("an_end_without_result_has_a_reason", an_end_without_result_has_a_reason),
-        ("joins_that_do_not_wait", joins_that_do_not_wait),
-        ("kill_and_terminate", kill_and_terminate),
-        ("arguments_and_environment", arguments_and_environment),
-        ("streams_are_piped", streams_are_piped),
-        ("streams_are_files_or_nothing", streams_are_files_or_nothing),
-        ("a_directory_and_a_name", a_directory_and_a_name),
-        ("memory_is_limited", memory_is_limited),
-        ("time_is_limited", time_is_limited),
-        ("files_and_sockets_are_passed", files_and_sockets_are_passed),
-        ("results_may_be_files", results_may_be_files),
-        ("processes_inside_processes", processes_inside_processes),
-        ("what_cannot_travel_is_an_error", what_cannot_travel_is_an_error),
-        ("send_and_sync", send_and_sync),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        results_come_back,
+        a_result_is_given_once,
+        large_values_travel,
+        a_panic_comes_back_with_its_place,
+        an_end_without_result_has_a_reason,
+        joins_that_do_not_wait,
+        kill_and_terminate,
+        arguments_and_environment,
+        streams_are_piped,
+        streams_are_files_or_nothing,
+        a_directory_and_a_name,
+        memory_is_limited,
+        time_is_limited,
+        files_and_sockets_are_passed,
+        results_may_be_files,
+        processes_inside_processes,
+        what_cannot_travel_is_an_error,
+        send_and_sync,
+    ]);
 }
 
 fn add(a: i64, b: i64) -> i64 {

@@ -5,7 +5,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::{Error, Passed, Process, Stdio};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process, waitpid};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
@@ -77,27 +78,48 @@ fn main() {
 }
 
 fn tests() {
-    let trials: [(&str, fn()); 12] = [
-        ("a_dropped_handle_ends_its_process", a_dropped_handle_ends_its_process),
-        ("a_killed_parent_ends_its_processes", a_killed_parent_ends_its_processes),
-        ("one_that_outlives_its_parent", one_that_outlives_its_parent),
-        ("a_killed_process_says_so", a_killed_process_says_so),
-        ("killed_at_every_point", killed_at_every_point),
-        ("one_that_outlives_its_handle", || succeeds("left")),
-        ("nothing_is_left", || succeeds("tidy")),
-        ("init_forgotten", || succeeds("never")),
-        ("init_too_late", || succeeds("late")),
-        ("init_never_reached", || succeeds("other end")),
-        ("killed_before_init", || succeeds("killed early")),
-        ("init_never_reached_by_one_that_stays", || succeeds("stuck")),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        a_dropped_handle_ends_its_process,
+        a_killed_parent_ends_its_processes,
+        one_that_outlives_its_parent,
+        a_killed_process_says_so,
+        killed_at_every_point,
+        one_that_outlives_its_handle,
+        nothing_is_left,
+        init_forgotten,
+        init_too_late,
+        init_never_reached,
+        killed_before_init,
+        init_never_reached_by_one_that_stays,
+    ]);
+}
+
+fn one_that_outlives_its_handle() {
+    succeeds("left");
+}
+
+fn nothing_is_left() {
+    succeeds("tidy");
+}
+
+fn init_forgotten() {
+    succeeds("never");
+}
+
+fn init_too_late() {
+    succeeds("late");
+}
+
+fn init_never_reached() {
+    succeeds("other end");
+}
+
+fn killed_before_init() {
+    succeeds("killed early");
+}
+
+fn init_never_reached_by_one_that_stays() {
+    succeeds("stuck");
 }
 
 fn scenario(name: &str) -> Command {

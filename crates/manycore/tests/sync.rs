@@ -4,44 +4,33 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Shared};
 use manycore::{Passed, Process};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::TryLockError;
 use std::time::Duration;
-
-/// The engine's variable that names a point of its protocols at which to be killed.
-const POINT: &str = "MANYCORE_FAIL_POINT";
-
-/// Longer than any test waits.
-const LONG: Duration = Duration::from_secs(60);
+use support::{LONG, POINT, holder, keep, killed_at};
 
 #[manycore::main]
 fn main() {
-    let trials: [(&str, fn()); 13] = [
-        ("a_mutex_counts", a_mutex_counts),
-        ("a_mutex_keeps_others_out", a_mutex_keeps_others_out),
-        ("a_dead_owner_poisons", a_dead_owner_poisons),
-        ("a_change_is_whole_or_has_not_happened", a_change_is_whole_or_has_not_happened),
-        ("a_panic_poisons", a_panic_poisons),
-        ("a_rwlock_counts", a_rwlock_counts),
-        ("readers_share_and_writers_wait", readers_share_and_writers_wait),
-        ("a_dead_reader_does_no_harm", a_dead_reader_does_no_harm),
-        ("a_reader_killed_on_its_way", a_reader_killed_on_its_way),
-        ("a_dead_writer_poisons", a_dead_writer_poisons),
-        ("shared_values_are_seen", shared_values_are_seen),
-        ("handles_travel_in_many_ways", handles_travel_in_many_ways),
-        ("send_and_sync", send_and_sync),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        a_mutex_counts,
+        a_mutex_keeps_others_out,
+        a_dead_owner_poisons,
+        a_change_is_whole_or_has_not_happened,
+        a_panic_poisons,
+        a_rwlock_counts,
+        readers_share_and_writers_wait,
+        a_dead_reader_does_no_harm,
+        a_reader_killed_on_its_way,
+        a_dead_writer_poisons,
+        shared_values_are_seen,
+        handles_travel_in_many_ways,
+        send_and_sync,
+    ]);
 }
 
 /// A structure of one's own.
@@ -51,33 +40,6 @@ struct Account {
     number: u64,
     balance: [i32; 3],
     last: u32,
-}
-
-/// Says that it has it, and keeps it until it is killed.
-fn keep(mut said: Passed<PipeWriter>) {
-    said.write_all(b"!").unwrap();
-    loop {
-        std::thread::park();
-    }
-}
-
-/// A process that runs `task`, and has said something.
-macro_rules! holder {
-    ($task:expr, $handle:expr) => {{
-        let (mut said, say) = std::io::pipe().unwrap();
-        let process = Process::spawn($task, ($handle.clone(), Passed(say))).unwrap();
-        said.read_exact(&mut [0]).unwrap();
-        process
-    }};
-}
-
-/// Starts a process that is killed at `point`, and waits for that.
-macro_rules! killed_at {
-    ($point:literal, $task:expr, $handle:expr) => {{
-        let mut process = Process::builder().env(POINT, $point).spawn($task, ($handle.clone(),)).unwrap();
-        process.join().unwrap_err();
-        assert_eq!(process.exit_status().unwrap().unwrap().signal(), Some(9), "{}", $point);
-    }};
 }
 
 fn a_mutex_counts() {
@@ -123,14 +85,14 @@ fn a_mutex_keeps_others_out() {
 
 fn a_dead_owner_poisons() {
     let mutex = Mutex::new(1u64).unwrap();
-    let mut process = holder!(
+    let mut process = holder(
         |mutex: Mutex<u64>, said: Passed<PipeWriter>| {
             *mutex.lock().unwrap() = 2;
             let mut guard = mutex.lock().unwrap();
             *guard = 3;
             keep(said);
         },
-        mutex
+        mutex.clone(),
     );
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| mutex.lock().map(|guard| *guard).map_err(|poisoned| **poisoned.get_ref()));
@@ -144,10 +106,10 @@ fn a_dead_owner_poisons() {
 
 fn a_change_is_whole_or_has_not_happened() {
     let mutex = Mutex::new([1u64; 100]).unwrap();
-    killed_at!("kept-storing", |mutex: Mutex<[u64; 100]>| *mutex.lock().unwrap() = [2; 100], mutex);
+    killed_at("kept-storing", |mutex: Mutex<[u64; 100]>| *mutex.lock().unwrap() = [2; 100], mutex.clone());
     assert_eq!(**mutex.lock().unwrap_err().get_ref(), [1; 100]);
     let lock = RwLock::new([1u64; 100]).unwrap();
-    killed_at!("kept-storing", |lock: RwLock<[u64; 100]>| *lock.write().unwrap() = [2; 100], lock);
+    killed_at("kept-storing", |lock: RwLock<[u64; 100]>| *lock.write().unwrap() = [2; 100], lock.clone());
     assert_eq!(**lock.read().unwrap_err().get_ref(), [1; 100]);
 }
 
@@ -186,7 +148,7 @@ fn read_and_keep(lock: RwLock<u8>, said: Passed<PipeWriter>) {
 
 fn readers_share_and_writers_wait() {
     let lock = RwLock::new(5u8).unwrap();
-    let mut reader = holder!(read_and_keep, lock);
+    let mut reader = holder(read_and_keep, lock.clone());
     assert_eq!((*lock.read().unwrap(), *lock.try_read().unwrap(), *lock.read_timeout(LONG).unwrap()), (5, 5, 5));
     assert!(matches!(lock.try_write(), Err(TryLockError::WouldBlock)));
     assert!(matches!(lock.write_timeout(Duration::from_millis(1)), Err(TryLockError::WouldBlock)));
@@ -202,7 +164,7 @@ fn readers_share_and_writers_wait() {
 
 fn a_dead_reader_does_no_harm() {
     let lock = RwLock::new(5u8).unwrap();
-    let mut reader = holder!(read_and_keep, lock);
+    let mut reader = holder(read_and_keep, lock.clone());
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| *lock.write().unwrap() = 6);
         reader.kill().unwrap();
@@ -213,7 +175,7 @@ fn a_dead_reader_does_no_harm() {
 
 fn a_reader_killed_on_its_way() {
     let lock = RwLock::new(5u8).unwrap();
-    killed_at!("rwlock-coming-in", |lock: RwLock<u8>| drop(lock.read()), lock);
+    killed_at("rwlock-coming-in", |lock: RwLock<u8>| drop(lock.read()), lock.clone());
     assert_eq!(*lock.write_timeout(LONG).unwrap(), 5);
     // Where a writer waits, a reader wakes it as it leaves; this one dies of it.
     let (mut said, say) = std::io::pipe().unwrap();
@@ -239,13 +201,13 @@ fn a_reader_killed_on_its_way() {
 
 fn a_dead_writer_poisons() {
     let lock = RwLock::new(5u8).unwrap();
-    let mut writer = holder!(
+    let mut writer = holder(
         |lock: RwLock<u8>, said: Passed<PipeWriter>| {
             let mut guard = lock.write().unwrap();
             *guard = 6;
             keep(said);
         },
-        lock
+        lock.clone(),
     );
     writer.kill().unwrap();
     assert_eq!(**lock.read().unwrap_err().get_ref(), 5);

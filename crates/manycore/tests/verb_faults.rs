@@ -5,7 +5,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::{Error, Imap, Pool, Result, Ticket};
 use rustix::process::{Pid, Signal, getpid, kill_process, test_kill_process};
 use std::io::Read;
@@ -85,44 +86,51 @@ fn main() {
         "busy" => return busy(),
         _ => {}
     }
-    let trials: [(&str, fn()); 19] = [
-        ("a_killed_worker_in_every_verb", || {
-            every_verb(&pool(), die, |error| error.is_worker_lost() && says(error, "SIGKILL"));
-        }),
-        ("an_exit_in_every_verb", || {
-            every_verb(&pool(), exit, |error| error.is_worker_lost() && says(error, "code 9"));
-        }),
-        ("a_crash_in_every_verb", || {
-            every_verb(&pool(), crash, |error| error.is_worker_lost() && says(error, "SIGABRT"));
-        }),
-        ("a_panic_in_every_verb", || {
-            every_verb(&pool(), panic, |error| error.is_panic() && says(error, "not three"));
-        }),
-        ("a_hang_in_every_verb", || {
-            every_verb(&hasty(), hang, |error| error.is_expired() && says(error, "ran longer"));
-        }),
-        ("time_is_for_each_call", time_is_for_each_call),
-        ("a_hang_that_nobody_waits_for", a_hang_that_nobody_waits_for),
-        ("a_worker_that_nobody_waits_for_is_replaced", a_worker_that_nobody_waits_for_is_replaced),
-        ("random_kills_under_every_verb", random_kills_under_every_verb),
-        ("cancelled_before_it_runs", cancelled_before_it_runs),
-        ("cancelled_while_it_runs", cancelled_while_it_runs),
-        ("cancelled_while_a_thread_waits", cancelled_while_a_thread_waits),
-        ("cancelled_in_the_midst_of_a_map", cancelled_in_the_midst_of_a_map),
-        ("cancelled_as_it_ends", cancelled_as_it_ends),
-        ("a_pool_dropped_with_work_in_flight", a_pool_dropped_with_work_in_flight),
-        ("terminated_in_every_verb", terminated_in_every_verb),
-        ("threads_share_the_verbs", threads_share_the_verbs),
-        ("nothing_is_left", || assert!(scenario("tidy").status().unwrap().success())),
-        ("workers_end_with_a_killed_caller", workers_end_with_a_killed_caller),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        a_killed_worker_in_every_verb,
+        an_exit_in_every_verb,
+        a_crash_in_every_verb,
+        a_panic_in_every_verb,
+        a_hang_in_every_verb,
+        time_is_for_each_call,
+        a_hang_that_nobody_waits_for,
+        a_worker_that_nobody_waits_for_is_replaced,
+        random_kills_under_every_verb,
+        cancelled_before_it_runs,
+        cancelled_while_it_runs,
+        cancelled_while_a_thread_waits,
+        cancelled_in_the_midst_of_a_map,
+        cancelled_as_it_ends,
+        a_pool_dropped_with_work_in_flight,
+        terminated_in_every_verb,
+        threads_share_the_verbs,
+        nothing_is_left,
+        workers_end_with_a_killed_caller,
+    ]);
+}
+
+fn a_killed_worker_in_every_verb() {
+    every_verb(&pool(), die, |error| error.is_worker_lost() && says(error, "SIGKILL"));
+}
+
+fn an_exit_in_every_verb() {
+    every_verb(&pool(), exit, |error| error.is_worker_lost() && says(error, "code 9"));
+}
+
+fn a_crash_in_every_verb() {
+    every_verb(&pool(), crash, |error| error.is_worker_lost() && says(error, "SIGABRT"));
+}
+
+fn a_panic_in_every_verb() {
+    every_verb(&pool(), panic, |error| error.is_panic() && says(error, "not three"));
+}
+
+fn a_hang_in_every_verb() {
+    every_verb(&hasty(), hang, |error| error.is_expired() && says(error, "ran longer"));
+}
+
+fn nothing_is_left() {
+    assert!(scenario("tidy").status().unwrap().success());
 }
 
 fn scenario(name: &str) -> Command {

@@ -4,7 +4,8 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::{Bytes, Error, Imap, Pool, PoolBuilder, Slice, Statistics, Ticket, TicketFuture, closure};
 use serde::{Deserialize, Serialize, Serializer};
 use std::cell::Cell;
@@ -96,43 +97,36 @@ fn pool() -> Pool {
 
 fn main() {
     manycore::init();
-    let trials: [(&str, fn()); 28] = [
-        ("one_call", one_call),
-        ("many_calls_of_several_arguments", many_calls_of_several_arguments),
-        ("lazily_in_order", lazily_in_order),
-        ("lazily_in_any_order", lazily_in_any_order),
-        ("items_are_read_as_results_are_taken", items_are_read_as_results_are_taken),
-        ("items_may_borrow", items_may_borrow),
-        ("each_result_is_its_own", each_result_is_its_own),
-        ("each_result_of_a_chunk_is_its_own", each_result_of_a_chunk_is_its_own),
-        ("what_refuses_to_travel_fails_alone", what_refuses_to_travel_fails_alone),
-        ("a_dropped_iterator_leaves_nothing_to_do", a_dropped_iterator_leaves_nothing_to_do),
-        ("many_lazy_maps_at_once", many_lazy_maps_at_once),
-        ("tickets", tickets),
-        ("tickets_for_many_calls", tickets_for_many_calls),
-        ("a_ticket_is_ready_some_time", a_ticket_is_ready_some_time),
-        ("a_result_is_taken_once", a_result_is_taken_once),
-        ("a_wait_may_end_early", a_wait_may_end_early),
-        ("a_dropped_ticket_lets_its_tasks_run", a_dropped_ticket_lets_its_tasks_run),
-        ("errors_without_an_item", errors_without_an_item),
-        ("initialized", initialized),
-        ("initialized_badly", initialized_badly),
-        ("workers_are_replaced", workers_are_replaced),
-        ("memory_is_limited", memory_is_limited),
-        ("builders_refuse", builders_refuse),
-        ("statistics", statistics),
-        ("closed_and_joined", closed_and_joined),
-        ("plain_values_in_place", plain_values_in_place),
-        ("plain_values_of_all_sizes", plain_values_of_all_sizes),
-        ("send_and_sync", send_and_sync),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    support::run(support::tests![
+        one_call,
+        many_calls_of_several_arguments,
+        lazily_in_order,
+        lazily_in_any_order,
+        items_are_read_as_results_are_taken,
+        items_may_borrow,
+        each_result_is_its_own,
+        each_result_of_a_chunk_is_its_own,
+        what_refuses_to_travel_fails_alone,
+        a_dropped_iterator_leaves_nothing_to_do,
+        many_lazy_maps_at_once,
+        tickets,
+        tickets_for_many_calls,
+        a_ticket_is_ready_some_time,
+        a_result_is_taken_once,
+        a_wait_may_end_early,
+        a_dropped_ticket_lets_its_tasks_run,
+        errors_without_an_item,
+        initialized,
+        initialized_badly,
+        workers_are_replaced,
+        memory_is_limited,
+        builders_refuse,
+        statistics,
+        closed_and_joined,
+        plain_values_in_place,
+        plain_values_of_all_sizes,
+        send_and_sync,
+    ]);
 }
 
 fn one_call() {

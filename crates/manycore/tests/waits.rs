@@ -4,61 +4,34 @@
 
 #![forbid(unsafe_code)]
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
 use manycore::sync::{Barrier, Condvar, Event, Mutex, Permit, Semaphore, Shared};
 use manycore::{Passed, Pool, Process};
-use std::io::{PipeWriter, Read, Write};
+use std::io::{PipeWriter, Read};
 use std::time::Duration;
+use support::{LONG, keep, kill_one_with};
 
-/// Longer than any test waits.
-const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(1);
 
 #[manycore::main]
 fn main() {
-    let trials: [(&str, fn()); 14] = [
-        ("an_event_wakes_everybody", an_event_wakes_everybody),
-        ("an_event_is_waited_for_in_time", an_event_is_waited_for_in_time),
-        ("a_condition_is_waited_for", a_condition_is_waited_for),
-        ("one_is_notified_or_all_are", one_is_notified_or_all_are),
-        ("a_condition_is_waited_for_in_time", a_condition_is_waited_for_in_time),
-        ("a_notification_of_the_dead_goes_on", a_notification_of_the_dead_goes_on),
-        ("a_semaphore_lets_so_many_in", a_semaphore_lets_so_many_in),
-        ("permits_are_waited_for_in_time", permits_are_waited_for_in_time),
-        ("permits_of_the_dead_come_back", permits_of_the_dead_come_back),
-        ("a_semaphore_counts_events", a_semaphore_counts_events),
-        ("a_barrier_lets_all_through", a_barrier_lets_all_through),
-        ("a_late_barrier_is_broken", a_late_barrier_is_broken),
-        ("a_dead_party_breaks_it", a_dead_party_breaks_it),
-        ("send_and_sync", send_and_sync),
-    ];
-    let trials = trials.into_iter().map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
-}
-
-/// Says that it has what it was given, and keeps it until it is killed.
-fn keep(mut said: Passed<PipeWriter>) {
-    said.write_all(b"!").unwrap();
-    loop {
-        std::thread::park();
-    }
-}
-
-/// Runs `task` in a process, which says something and is killed then.
-fn kill_one_with<T: serde::Serialize + serde::de::DeserializeOwned + 'static>(
-    task: impl manycore::Task<(T, Passed<PipeWriter>), Output = ()>,
-    handle: T,
-) {
-    let (mut said, say) = std::io::pipe().unwrap();
-    let mut process = Process::spawn(task, (handle, Passed(say))).unwrap();
-    said.read_exact(&mut [0]).unwrap();
-    process.kill().unwrap();
-    assert!(process.join().is_err());
+    support::run(support::tests![
+        an_event_wakes_everybody,
+        an_event_is_waited_for_in_time,
+        a_condition_is_waited_for,
+        one_is_notified_or_all_are,
+        a_condition_is_waited_for_in_time,
+        a_notification_of_the_dead_goes_on,
+        a_semaphore_lets_so_many_in,
+        permits_are_waited_for_in_time,
+        permits_of_the_dead_come_back,
+        a_semaphore_counts_events,
+        a_barrier_lets_all_through,
+        a_late_barrier_is_broken,
+        a_dead_party_breaks_it,
+        send_and_sync,
+    ]);
 }
 
 fn an_event_wakes_everybody() {
