@@ -7,8 +7,10 @@ import math
 import os
 import pickle
 import select
+import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -443,6 +445,44 @@ def test_poll(pipe):
     assert reader.recv() == 1
     with pytest.raises(TypeError):
         reader.poll("1")
+
+
+@pytest.mark.only("manycore", reason="the standard package sleeps through a signal that comes just before it sleeps")
+def test_a_signal_at_any_moment_ends_a_wait(pipe):
+    """A handler that raises ends it, whether the signal comes before the wait, while it looks, or while it sleeps."""
+    reader, writer = pipe
+
+    class Alarm(Exception):
+        pass
+
+    def raise_alarm(*_):
+        raise Alarm
+
+    previous = signal.signal(signal.SIGUSR2, raise_alarm)
+    rounds = threading.Semaphore(0)
+
+    def interrupt(delays):
+        for delay in delays:
+            rounds.acquire()
+            end = time.perf_counter() + delay
+            while time.perf_counter() < end:
+                pass
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR2)
+
+    delays = [step * 2e-6 for step in range(150)]
+    waits = [reader.recv, reader.recv_bytes, lambda: reader.poll(None), lambda: reader.poll(50)]
+    try:
+        for wait in waits:
+            with threads(lambda: interrupt(delays)):
+                for _ in delays:
+                    # What is received quickly makes the next wait look for a while before it sleeps.
+                    writer.send_bytes(b"x")
+                    reader.recv_bytes()
+                    with pytest.raises(Alarm):
+                        rounds.release()
+                        wait()
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
 
 
 def test_readability_is_exact(pipe):

@@ -19,7 +19,7 @@ __all__ = [
     "encode",
     "set_reducers",
     "Channel",
-    "Wire",
+    "ConnectionEnd",
     "pickler_patched",
     "socket_pair",
     "Core",
@@ -48,7 +48,7 @@ def decode_call(head_len: int, message: bytes) -> tuple[tuple[Any, ...], dict[st
 def usable_cpu_count() -> int: ...
 
 @disjoint_base
-class Wire:
+class ConnectionEnd:
     """One end of a connection: messages through a descriptor."""
 
     _handle: int | None

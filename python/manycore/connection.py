@@ -1,7 +1,7 @@
 """Connections: objects and bytes sent as messages through pipes and sockets, and the listeners that accept them.
 
 A message goes as its length and its bytes, the bytes of an object being its pickle: the standard package's format, so
-that its `Client` and `Listener` can be at the other end. `Wire`, in the compiled half, sends and receives; the
+that its `Client` and `Listener` can be at the other end. `ConnectionEnd`, in the compiled half, sends and receives; the
 classes here open and close.
 """
 
@@ -24,7 +24,7 @@ from ._challenge import MESSAGE_LENGTH as MESSAGE_LENGTH
 from ._challenge import _create_response as _create_response
 from ._challenge import _get_digest_name_and_payload as _get_digest_name_and_payload
 from ._challenge import _verify_challenge as _verify_challenge
-from ._engine import Wire, socket_pair
+from ._engine import ConnectionEnd, socket_pair
 from .context import AuthenticationError as AuthenticationError
 from .context import BufferTooShort, reduction
 
@@ -86,7 +86,7 @@ def address_type(address: Any) -> str:
 # Connections
 
 
-class _ConnectionBase(Wire):
+class _ConnectionBase(ConnectionEnd):
     """What connections have in common. Sends and receives by the `_send_bytes` and `_recv_bytes` of a subclass."""
 
     def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
@@ -247,18 +247,18 @@ class Connection(_ConnectionBase):
     """One end of a pipe, or of a connection between a `Listener` and a `Client`."""
 
     # The compiled methods do it all at once. A subclass that has a step of its own gets the methods made of steps.
-    send = Wire.send
-    send_bytes = Wire.send_bytes
-    recv = Wire.recv
-    recv_bytes = Wire.recv_bytes
-    recv_bytes_into = Wire.recv_bytes_into
-    poll = Wire.poll
+    send = ConnectionEnd.send
+    send_bytes = ConnectionEnd.send_bytes
+    recv = ConnectionEnd.recv
+    recv_bytes = ConnectionEnd.recv_bytes
+    recv_bytes_into = ConnectionEnd.recv_bytes_into
+    poll = ConnectionEnd.poll
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if any(getattr(cls, step) is not getattr(Connection, step) for step in _STEPS):
             for method in _METHODS:
-                if getattr(cls, method) is getattr(Wire, method):
+                if getattr(cls, method) is getattr(ConnectionEnd, method):
                     setattr(cls, method, getattr(_ConnectionBase, method))
 
     def _close(self, _close: Callable[[int], None] = os.close) -> None:

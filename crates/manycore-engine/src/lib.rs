@@ -14,9 +14,11 @@
 //! - [`os`]: what we ask of the kernel, made safe.
 //! - [`shm`]: memory two processes see at once.
 //! - [`process`]: one running child, and many of them watched.
-//! - [`wire`]: framed messages through a descriptor.
+//! - [`connection`]: framed messages through a descriptor.
 //! - [`pool`]: tasks, jobs and the worker's loop.
 
+#[cfg(not(loom))]
+pub mod connection;
 pub mod error;
 pub mod fault;
 #[cfg(not(loom))]
@@ -27,7 +29,5 @@ pub mod pool;
 pub mod process;
 pub mod shm;
 pub mod sync;
-#[cfg(not(loom))]
-pub mod wire;
 
 pub use error::{Error, Kind, Result};

@@ -12,7 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("os", &["error"]),
     ("shm", &["os", "sync", "error"]),
     ("process", &["os", "error"]),
-    ("wire", &["os", "sync", "error"]),
+    ("connection", &["os", "sync", "error"]),
     ("pool", &["shm", "process", "sync", "error"]),
 ];
 
@@ -201,7 +201,7 @@ fn unsafe_stands_where_it_may_and_says_why() {
             }
         }
     }
-    for room in ["pool", "process", "wire"] {
+    for room in ["pool", "process", "connection"] {
         let text = read(&crates.join(format!("manycore-engine/src/{room}/mod.rs")));
         complaints.check(text.contains("#![forbid(unsafe_code)]"), || format!("`{room}` must forbid unsafe code"));
     }

@@ -12,7 +12,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::raw::c_int;
 use std::sync::Arc;
 
-use manycore_engine::wire::Room;
+use manycore_engine::connection::Room;
 use pyo3::exceptions::{PyBufferError, PyMemoryError};
 use pyo3::ffi;
 use pyo3::prelude::*;

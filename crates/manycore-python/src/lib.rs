@@ -28,7 +28,7 @@ mod _engine {
         set_reducers,
     };
     #[pymodule_export]
-    use crate::connection::{Wire, pickler_patched, socket_pair};
+    use crate::connection::{ConnectionEnd, pickler_patched, socket_pair};
     #[pymodule_export]
     use crate::core::{Core, usable_cpu_count};
     #[pymodule_export]

@@ -2,7 +2,7 @@
 //!
 //! Another platform is another folder that fills the same files: `memory` (shared
 //! mappings), `park` (sleep on a shared word), `watch` (one wait over processes and
-//! a bell), `stream` (bytes through sockets and pipes), `spawn` (start a program), `inherit` (descriptors that came from the
+//! a bell), `transfer` (bytes through sockets and pipes), `spawn` (start a program), `inherit` (descriptors that came from the
 //! starter), `packets` (descriptors that travel later), `lifeline` (die with another
 //! process), `limits` (what this process may use), `image` (the program in memory) and
 //! `cpus` (how many processors this process may use). No policy, no retry, no

@@ -8,7 +8,7 @@
 
 use std::os::raw::c_int;
 
-use manycore_engine::wire::{Piece, Room};
+use manycore_engine::connection::{Piece, Room};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

@@ -7,14 +7,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use manycore_engine::wire::{Piece, Short};
+use manycore_engine::connection::{Piece, Short};
 use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use super::{Wire, scalar};
+use super::{ConnectionEnd, scalar};
 use crate::codec::{Exported, merged_reducers};
 
 /// What pickles for connections, and what it was when the package was loaded.
@@ -88,27 +88,27 @@ pub(super) fn replaced_loads(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>
 }
 
 /// Sends `value` as one message.
-pub(super) fn send(py: Python<'_>, wire: &Wire, fd: i32, value: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn send(py: Python<'_>, end: &ConnectionEnd, fd: i32, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let pickling = Pickling::get(py)?;
     if let Some(class) = pickling.replaced(py)? {
         let message = class.call_method1(intern!(py, "dumps"), (value,))?;
-        return wire.send_piece(py, fd, Exported::bytes_of(&message)?.piece());
+        return end.send_piece(py, fd, Exported::bytes_of(&message)?.piece());
     }
     // The other end of a pipe understands what we understand; a client may be any version of Python.
-    let protocol = if wire.link.is_near(fd) { 5 } else { pickling.protocol };
+    let protocol = if end.link.is_near(fd) { 5 } else { pickling.protocol };
     let mut short = Short::new();
     if protocol >= 4 && scalar::encode(value, protocol, &mut short) {
-        return wire.send_short(py, fd, short);
+        return end.send_short(py, fd, short);
     }
     let mut budget = Budget { objects: 64, bytes: 32 << 10 };
     if budget.covers(value) {
         let message = pickling.plain_dumps.bind(py).call1((value, protocol))?;
-        return wire.send_slice(py, fd, message.cast::<PyBytes>()?.as_bytes());
+        return end.send_slice(py, fd, message.cast::<PyBytes>()?.as_bytes());
     }
     let chunks = pickle(py, pickling, value, protocol)?;
     let exported = chunks.iter().map(|chunk| Exported::memory_of(chunk.bind(py))).collect::<PyResult<Vec<_>>>()?;
     let pieces: Vec<Piece<'_>> = exported.iter().map(Exported::piece).collect();
-    wire.send_pieces(py, fd, &pieces)
+    end.send_pieces(py, fd, &pieces)
 }
 
 fn pickle(py: Python<'_>, pickling: &Pickling, value: &Bound<'_, PyAny>, protocol: u8) -> PyResult<Vec<Py<PyAny>>> {

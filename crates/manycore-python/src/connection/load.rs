@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::dump::{loads, replaced_loads};
-use super::{Wire, scalar};
+use super::{ConnectionEnd, scalar};
 use crate::buffer::Landing;
-use manycore_engine::wire::Room;
+use manycore_engine::connection::Room;
 
 /// Pickles from this size on are looked through for large byte strings.
 const LARGE_MESSAGE: usize = 1 << 20;
@@ -36,21 +36,21 @@ pub(super) fn small<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py,
 /// The object in a message of `len` bytes, of which all but `begun` follow.
 pub(super) fn large<'py>(
     py: Python<'py>,
-    wire: &Wire,
+    source: &ConnectionEnd,
     fd: i32,
     len: usize,
     begun: &[u8],
 ) -> PyResult<Bound<'py, PyAny>> {
     if let Some(loads) = replaced_loads(py)? {
-        return loads.call1((wire.body(py, fd, len, begun)?,));
+        return loads.call1((source.body(py, fd, len, begun)?,));
     }
     if len < LARGE_MESSAGE {
-        return loads(py, &wire.body(py, fd, len, begun)?, None);
+        return loads(py, &source.body(py, fd, len, begun)?, None);
     }
     let mut window = vec![0; WINDOW];
     window[..begun.len()].copy_from_slice(begun);
     let (left, end) = (len - begun.len(), begun.len());
-    let mut pickle = Pickle { wire, fd, left, kept: Vec::new(), window, start: 0, end };
+    let mut pickle = Pickle { source, fd, left, kept: Vec::new(), window, start: 0, end };
     let mut strings = Vec::new();
     if begun.is_empty() {
         // An end here is one between head and body.
@@ -70,7 +70,7 @@ fn torn_in_midst(py: Python<'_>, error: PyErr) -> PyErr {
 
 /// A pickle that is being received.
 struct Pickle<'a> {
-    wire: &'a Wire,
+    source: &'a ConnectionEnd,
     fd: i32,
     /// Bytes that have not been received.
     left: usize,
@@ -138,7 +138,7 @@ impl Pickle<'_> {
         self.window.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         let more = self.left.min(WINDOW - self.end);
-        self.wire.fill(py, self.fd, &mut Room::of(&mut self.window[self.end..self.end + more]))?;
+        self.source.fill(py, self.fd, &mut Room::of(&mut self.window[self.end..self.end + more]))?;
         self.left -= more;
         self.end += more;
         Ok(())
@@ -147,7 +147,7 @@ impl Pickle<'_> {
     fn receive(&mut self, py: Python<'_>, room: &mut Room<'_>) -> PyResult<()> {
         let len = room.left();
         if len > 0 {
-            self.wire.fill(py, self.fd, room)?;
+            self.source.fill(py, self.fd, room)?;
             self.left -= len;
         }
         Ok(())

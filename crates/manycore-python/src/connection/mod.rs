@@ -11,10 +11,10 @@ pub(crate) use dump::pickler_patched;
 
 use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use manycore_engine::Kind;
-use manycore_engine::wire::{Envelope, Link, Piece, Receipt, Room, Sending, Short, Step, Took};
+use manycore_engine::connection::{Envelope, Link, Piece, Receipt, Room, Sending, Short, Step, Took, Wait};
 use pyo3::exceptions::{PyEOFError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -32,7 +32,7 @@ const CLOSED: i32 = -1;
 /// One end of a connection. It holds the number of a descriptor; the written half
 /// opens and closes it.
 #[pyclass(subclass, frozen, module = "manycore._engine")]
-pub(crate) struct Wire {
+pub(crate) struct ConnectionEnd {
     handle: AtomicI32,
     readable: AtomicBool,
     writable: AtomicBool,
@@ -40,12 +40,12 @@ pub(crate) struct Wire {
 }
 
 #[pymethods]
-impl Wire {
+impl ConnectionEnd {
     /// Takes any arguments: those of a subclass are for its `__init__`.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Wire {
-        Wire {
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> ConnectionEnd {
+        ConnectionEnd {
             handle: AtomicI32::new(CLOSED),
             readable: AtomicBool::new(false),
             writable: AtomicBool::new(false),
@@ -211,21 +211,26 @@ impl Wire {
             Some(seconds) => Duration::try_from_secs_f64(seconds.max(0.0)).ok(),
             None => None,
         };
-        if limit == Some(Duration::ZERO) {
-            return gate::enter(py, || self.link.poll(fd, limit));
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let mut wait = Wait::Not;
+        loop {
+            py.check_signals()?;
+            if gate::enter(py, || self.link.poll(fd, left(), wait))? {
+                return Ok(true);
+            }
+            if limit == Some(Duration::ZERO) || wait == Wait::Sleeping && left() == Some(Duration::ZERO) {
+                return Ok(false);
+            }
+            wait = if wait == Wait::Not { Wait::Spinning } else { Wait::Sleeping };
         }
-        let deadline = limit.and_then(|limit| std::time::Instant::now().checked_add(limit));
-        gate::enter(py, || {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
-            self.link.poll(fd, left)
-        })
     }
 }
 
 /// Two connected sockets for the ends of a pipe: their descriptors, the caller's to close.
 #[pyfunction]
 pub(crate) fn socket_pair() -> PyResult<(i32, i32)> {
-    let (first, second) = manycore_engine::wire::pair().map_err(gate::raise)?;
+    let (first, second) = manycore_engine::connection::pair().map_err(gate::raise)?;
     Ok((first.into_raw_fd(), second.into_raw_fd()))
 }
 
@@ -239,7 +244,7 @@ enum Begun {
     Unwanted,
 }
 
-impl Wire {
+impl ConnectionEnd {
     fn open(&self) -> PyResult<i32> {
         match self.handle.load(Relaxed) {
             fd if fd >= 0 => Ok(fd),
@@ -259,9 +264,13 @@ impl Wire {
 
     fn begin(&self, py: Python<'_>, fd: i32, receipt: &mut Receipt<'_>) -> PyResult<Begun> {
         // What is there already is taken without giving the interpreter away.
-        let mut step = receipt.advance(&self.link, fd, false);
-        if matches!(&step, Ok(Step::Later)) || step.as_ref().is_err_and(|error| error.kind() == Kind::Interrupted) {
-            step = Ok(gate::enter(py, || receipt.advance(&self.link, fd, true))?);
+        let mut step = receipt.advance(&self.link, fd, Wait::Not);
+        let mut wait = Wait::Spinning;
+        while matches!(&step, Ok(Step::Later)) || step.as_ref().is_err_and(|error| error.kind() == Kind::Interrupted) {
+            // A signal wakes a sleep, but not one that begins after it came, while we spun.
+            py.check_signals()?;
+            step = Ok(gate::enter(py, || receipt.advance(&self.link, fd, wait))?);
+            wait = Wait::Sleeping;
         }
         match step.map_err(gate::raise)? {
             Step::Whole(len) => Ok(Begun::Whole(len)),

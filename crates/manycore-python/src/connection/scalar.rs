@@ -3,7 +3,7 @@
 //! Byte for byte what `pickle.dumps` gives with protocol 4 or 5; a pickler for each
 //! message costs more than everything else about a small one.
 
-use manycore_engine::wire::Short;
+use manycore_engine::connection::Short;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
 

@@ -11,7 +11,7 @@ pub mod packets;
 #[cfg(not(loom))]
 pub mod park;
 pub mod spawn;
-pub mod stream;
+pub mod transfer;
 pub mod watch;
 
 use crate::error::Error;

@@ -3,7 +3,7 @@
 use super::patience::Patience;
 use super::refused;
 use crate::error::Result;
-use crate::os::stream::{self, Piece, Room, Stream};
+use crate::os::transfer::{self, Piece, Room, Stream};
 use crate::sync::{self, AtomicU32, Ordering};
 use rustix::io::Errno;
 use std::os::fd::RawFd;
@@ -22,11 +22,26 @@ pub struct Link {
 pub enum Took {
     /// The room is full.
     All,
-    /// There is nothing more at the moment, and we are not to wait.
+    /// There is nothing more, and we are not to wait longer.
     Later,
     /// The stream has ended before the room was full.
     End,
 }
+
+/// How to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    Not,
+    /// For the moment in which a message that is answered at once comes.
+    Spinning,
+    /// Asleep; comes up for air now and then, with nothing.
+    Sleeping,
+}
+
+/// A signal's handler may run in another thread, or just before a sleep: nobody is woken then. So a sleeper looks
+/// around this often.
+const AIR: Duration = Duration::from_millis(500);
 
 /// Messages through a pair have at least so many bytes, head included, so that one
 /// call receives the whole of a small one: 1 µs less there and back.
@@ -87,16 +102,24 @@ impl Link {
         errno == Errno::AGAIN
     }
 
-    /// Fills `room`; keeps what has come when it returns early. Spins and sleeps only with `wait`.
-    pub fn take(&self, fd: RawFd, room: &mut Room<'_>, wait: bool) -> Result<Took> {
+    /// Fills `room`; what has come is in it also when this returns early.
+    pub fn take(&self, fd: RawFd, room: &mut Room<'_>, wait: Wait) -> Result<Took> {
         while room.left() > 0 {
-            let count = match stream::receive_now(fd, self.stream(fd), room) {
-                Err(errno) if self.must_wait(errno) => {
-                    if !wait {
-                        return Ok(Took::Later);
-                    }
-                    self.receive_patiently(fd, room)
-                }
+            let count = match transfer::receive_now(fd, self.stream(fd), room) {
+                Err(errno) if self.must_wait(errno) => match wait {
+                    Wait::Not => return Ok(Took::Later),
+                    Wait::Spinning if self.stream(fd) == Stream::Other => return Ok(Took::Later),
+                    Wait::Spinning => match self.spin(None, || self.look(fd, room)) {
+                        Some(count) => count,
+                        None => return Ok(Took::Later),
+                    },
+                    Wait::Sleeping if !transfer::waits(fd) => Err(errno),
+                    Wait::Sleeping => match transfer::wait_readable(fd, Some(AIR)) {
+                        Ok(true) => transfer::receive(fd, room),
+                        Ok(false) => return Ok(Took::Later),
+                        Err(errno) => Err(errno),
+                    },
+                },
                 other => other,
             };
             if count.map_err(|errno| refused("receiving from a connection", errno))? == 0 {
@@ -106,63 +129,58 @@ impl Link {
         Ok(Took::All)
     }
 
-    fn receive_patiently(&self, fd: RawFd, room: &mut Room<'_>) -> stream::Moved {
-        let budget = if self.stream(fd) == Stream::Other { None } else { self.patience.budget() };
-        if let Some(budget) = budget {
-            let begin = Instant::now();
-            while begin.elapsed() < budget {
-                for _ in 0..PAUSES {
-                    sync::spin();
-                }
-                match stream::receive_now(fd, self.stream(fd), room) {
-                    Err(errno) if self.must_wait(errno) => {}
-                    other => {
-                        self.patience.hit(begin.elapsed());
-                        return other;
-                    }
-                }
-            }
-            self.patience.miss();
+    fn look(&self, fd: RawFd, room: &mut Room<'_>) -> Option<transfer::Moved> {
+        match transfer::receive_now(fd, self.stream(fd), room) {
+            Err(errno) if self.must_wait(errno) => None,
+            other => Some(other),
         }
-        stream::receive(fd, room)
+    }
+
+    /// Asks `look` again and again for as long as that has been worth it lately, at most `limit`.
+    fn spin<T>(&self, limit: Option<Duration>, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let budget = self.patience.budget()?;
+        let budget = limit.map_or(budget, |limit| limit.min(budget));
+        let begin = Instant::now();
+        while begin.elapsed() < budget {
+            for _ in 0..PAUSES {
+                sync::spin();
+            }
+            if let Some(found) = look() {
+                self.patience.hit(begin.elapsed());
+                return Some(found);
+            }
+        }
+        self.patience.miss();
+        None
     }
 
     /// Fills `room` with what is on its way already, sleeping for it at once.
     pub fn fill(&self, fd: RawFd, room: &mut Room<'_>) -> Result<Took> {
         while room.left() > 0 {
-            if stream::receive(fd, room).map_err(|errno| refused("receiving from a connection", errno))? == 0 {
+            if transfer::receive(fd, room).map_err(|errno| refused("receiving from a connection", errno))? == 0 {
                 return Ok(Took::End);
             }
         }
         Ok(Took::All)
     }
 
-    /// Whether `fd` can be read within `limit` (`None`: wait for ever), or has ended.
-    pub fn poll(&self, fd: RawFd, limit: Option<Duration>) -> Result<bool> {
-        let look = |limit| stream::wait_readable(fd, limit).map_err(|errno| refused("polling a connection", errno));
-        if look(Some(Duration::ZERO))? {
-            return Ok(true);
-        }
-        if limit == Some(Duration::ZERO) {
-            return Ok(false);
-        }
-        let begin = Instant::now();
-        let left = || limit.map(|limit| limit.saturating_sub(begin.elapsed()));
-        if let Some(budget) = self.patience.budget() {
-            while begin.elapsed() < budget && left() != Some(Duration::ZERO) {
-                if look(Some(Duration::ZERO))? {
-                    self.patience.hit(begin.elapsed());
-                    return Ok(true);
-                }
+    /// Whether `fd` can be read, or has ended; waits for it as `wait` says, at most `limit` (`None`:
+    /// no limit).
+    pub fn poll(&self, fd: RawFd, limit: Option<Duration>, wait: Wait) -> Result<bool> {
+        let look = |limit| transfer::wait_readable(fd, limit).map_err(|errno| refused("polling a connection", errno));
+        match wait {
+            Wait::Not => look(Some(Duration::ZERO)),
+            Wait::Spinning => {
+                let look = || Some(look(Some(Duration::ZERO))).filter(|found| !matches!(found, Ok(false)));
+                self.spin(limit, look).unwrap_or(Ok(false))
             }
-            self.patience.miss();
+            Wait::Sleeping => look(Some(limit.map_or(AIR, |limit| limit.min(AIR)))),
         }
-        look(left())
     }
 
     /// Sends what there is room for now; how many bytes that were.
     pub(super) fn send_now(&self, fd: RawFd, pieces: &[Piece<'_>]) -> Result<usize> {
-        match stream::send_now(fd, self.stream(fd), pieces) {
+        match transfer::send_now(fd, self.stream(fd), pieces) {
             Err(errno) if self.must_wait(errno) => Ok(0),
             other => other.map_err(|errno| refused("sending through a connection", errno)),
         }

@@ -6,7 +6,7 @@
 use super::link::{Link, PADDED};
 use super::refused;
 use crate::error::Result;
-use crate::os::stream::{self, Piece, Stream};
+use crate::os::transfer::{self, Piece, Stream};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -156,35 +156,35 @@ impl<'a> Sending<'a> {
             return 0;
         }
         let copied = match link.stream(fd) {
-            Stream::Pipe => stream::pipe_capacity(fd, CAPACITY),
+            Stream::Pipe => transfer::pipe_capacity(fd, CAPACITY),
             Stream::Paired | Stream::Local => {
-                stream::socket_capacity(fd, CAPACITY).map(|capacity| capacity + LARGEST_COPY)
+                transfer::socket_capacity(fd, CAPACITY).map(|capacity| capacity + LARGEST_COPY)
             }
             Stream::Remote | Stream::Other => None,
         };
         copied.filter(|copied| piece.len() / WORTH > *copied).map_or(0, |copied| piece.len() - copied)
     }
 
-    fn copy(&self, fd: RawFd) -> stream::Moved {
+    fn copy(&self, fd: RawFd) -> transfer::Moved {
         // A piece to be lent must not be copied along with the one before it.
         let together = 1 + self.pieces[1..].iter().take_while(|piece| piece.len() < CAPACITY).count();
-        stream::send(fd, &self.pieces[..together])
+        transfer::send(fd, &self.pieces[..together])
     }
 
-    fn lend(&mut self, link: &Link, fd: RawFd, piece: Piece<'_>) -> stream::Moved {
+    fn lend(&mut self, link: &Link, fd: RawFd, piece: Piece<'_>) -> transfer::Moved {
         if link.stream(fd) == Stream::Pipe {
-            return stream::lend_to_pipe(fd, piece.first(CAPACITY));
+            return transfer::lend_to_pipe(fd, piece.first(CAPACITY));
         }
         if self.ferry.is_none() {
-            let ferry = stream::own_pipe().map_err(|error| error.os_code().unwrap_or(0))?;
-            stream::pipe_capacity(ferry.1.as_raw_fd(), CAPACITY);
+            let ferry = transfer::own_pipe().map_err(|error| error.os_code().unwrap_or(0))?;
+            transfer::pipe_capacity(ferry.1.as_raw_fd(), CAPACITY);
             self.ferry = Some(ferry);
         }
         let Some((exit, entrance)) = &self.ferry else { return Ok(0) };
         if self.aboard == 0 {
-            self.aboard = stream::lend_to_pipe(entrance.as_raw_fd(), piece.first(CAPACITY))?;
+            self.aboard = transfer::lend_to_pipe(entrance.as_raw_fd(), piece.first(CAPACITY))?;
         }
-        let sent = stream::forward(exit, fd, self.aboard)?;
+        let sent = transfer::forward(exit, fd, self.aboard)?;
         self.aboard -= sent.min(self.aboard);
         Ok(sent)
     }

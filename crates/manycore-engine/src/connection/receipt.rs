@@ -1,8 +1,8 @@
 //! A message on its way in: its head, and its body if that is small.
 
-use super::link::{Link, PADDED, Took};
+use super::link::{Link, PADDED, Took, Wait};
 use crate::error::Result;
-use crate::os::stream::Room;
+use crate::os::transfer::Room;
 use std::os::fd::RawFd;
 
 /// How far a message has come; what has come is kept between calls.
@@ -51,8 +51,8 @@ impl<'a> Receipt<'a> {
         }
     }
 
-    /// Receives as much as there is; everything that is needed with `wait`.
-    pub fn advance(&mut self, link: &Link, fd: RawFd, wait: bool) -> Result<Step> {
+    /// Receives as much as there is, and waits for the rest as `wait` says.
+    pub fn advance(&mut self, link: &Link, fd: RawFd, wait: Wait) -> Result<Step> {
         let shortest = link.shortest(fd);
         let (head, size) = loop {
             if let Some(announced) = self.announced().filter(|_| self.have >= shortest) {

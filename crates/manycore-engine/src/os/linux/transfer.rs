@@ -295,6 +295,13 @@ pub fn wait_readable(fd: RawFd, limit: Option<Duration>) -> std::result::Result<
     moved(unsafe { libc::ppoll(&raw mut entry, 1, limit, std::ptr::null()) } as isize).map(|ready| ready > 0)
 }
 
+/// Whether calls on `fd` wait; a program may have made it one whose calls do not.
+pub fn waits(fd: RawFd) -> bool {
+    // SAFETY: no memory is named.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    flags < 0 || flags & libc::O_NONBLOCK == 0
+}
+
 /// How many bytes a pipe holds when it is full; it is enlarged to `wanted` if that is allowed.
 pub fn pipe_capacity(fd: RawFd, wanted: usize) -> Option<usize> {
     // SAFETY: neither call names memory.

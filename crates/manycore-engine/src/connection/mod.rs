@@ -12,8 +12,8 @@ mod patience;
 mod receipt;
 mod sending;
 
-pub use crate::os::stream::{Piece, Room, pair};
-pub use link::{Link, Took};
+pub use crate::os::transfer::{Piece, Room, pair};
+pub use link::{Link, Took, Wait};
 pub use receipt::{Receipt, Step};
 pub use sending::{Envelope, Sending, Short};
 
