@@ -51,11 +51,9 @@ fn tokio_on_one_thread() {
 }
 
 fn tokio_on_many_threads() {
-    {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-        runtime.block_on(async { tokio::spawn(calls()).await.unwrap() });
-        runtime.block_on(tokio_tasks());
-    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    runtime.block_on(async { tokio::spawn(calls()).await.unwrap() });
+    runtime.block_on(tokio_tasks());
 }
 
 fn smol() {

@@ -184,6 +184,11 @@ fn memory_is_limited() {
     let reserve = |bytes: usize| Vec::<u8>::new().try_reserve_exact(bytes).is_ok();
     let run = |limit, bytes| Process::builder().memory_limit(limit).spawn(reserve, (bytes,)).unwrap().join().unwrap();
     assert!(run(1 << 30, 1 << 20) && !run(1 << 30, 2 << 30));
+    // What is shared is not its own: this address range is larger than the limit.
+    let (sender, receiver) = manycore::channel::unbounded::<u64>().unwrap();
+    let send = |sender: manycore::channel::Sender<u64>| sender.send(42).unwrap();
+    Process::builder().memory_limit(1 << 30).spawn(send, (sender,)).unwrap().join().unwrap();
+    assert_eq!(receiver.recv().unwrap(), 42);
 }
 
 fn time_is_limited() {

@@ -153,8 +153,8 @@ impl ProcessBuilder {
         self
     }
 
-    /// At most so many bytes of address space (RLIMIT_AS), the program and its libraries
-    /// included. What asks for more is refused, which ends a Rust program.
+    /// So many bytes of memory the process may have for itself: its data, heap and stacks (`RLIMIT_DATA`), the
+    /// program's own included, shared memory not. What asks for more gets none, which ends most programs.
     pub fn memory_limit(mut self, bytes: u64) -> ProcessBuilder {
         self.memory_limit = Some(bytes);
         self

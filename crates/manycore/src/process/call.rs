@@ -15,7 +15,7 @@ pub(super) struct Call {
     /// A chunk of one: the tuple of the arguments.
     pub(super) arguments: Vec<u8>,
     pub(super) directory: Option<PathBuf>,
-    /// Bytes of address space.
+    /// Bytes of memory of its own.
     pub(super) memory_limit: Option<u64>,
     /// Seconds of a processor's time.
     pub(super) processor_limit: Option<u64>,

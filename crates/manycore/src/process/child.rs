@@ -63,7 +63,7 @@ fn take(invitation: &Invitation, packets: &Packets) -> Result<(Call, passing::Ta
         limits::processor(seconds)?;
     }
     if let Some(bytes) = call.memory_limit {
-        limits::memory(bytes)?;
+        limits::data(bytes)?;
     }
     Ok((call, table))
 }

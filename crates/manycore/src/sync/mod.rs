@@ -44,6 +44,7 @@
 mod barrier;
 mod condvar;
 mod event;
+mod held;
 mod mutex;
 mod place;
 mod rwlock;

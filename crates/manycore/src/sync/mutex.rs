@@ -1,5 +1,6 @@
 //! `Mutex`: a value that one may have at a time.
 
+use super::held::Held;
 use super::place::Place;
 use super::{deadline, fail, patiently};
 use crate::error::Result;
@@ -176,10 +177,7 @@ impl<T: Pod> fmt::Debug for Mutex<T> {
 #[must_use = "the mutex is given back when this is dropped"]
 pub struct MutexGuard<'a, T: Pod> {
     mutex: &'a Mutex<T>,
-    value: T,
-    is_changed: bool,
-    /// There was a panic already when it was taken.
-    was_panicking: bool,
+    held: Held<T>,
 }
 
 impl<'a, T: Pod> MutexGuard<'a, T> {
@@ -190,9 +188,7 @@ impl<'a, T: Pod> MutexGuard<'a, T> {
 
     /// The mutex was taken just now.
     fn new(mutex: &'a Mutex<T>, taken: mutex::Taken) -> LockResult<MutexGuard<'a, T>> {
-        let mut value = T::zeroed();
-        mutex.0.load(bytemuck::bytes_of_mut(&mut value));
-        let guard = MutexGuard { mutex, value, is_changed: false, was_panicking: std::thread::panicking() };
+        let guard = MutexGuard { mutex, held: Held::of(&mutex.0) };
         if mutex.0.note(taken) { Err(PoisonError::new(guard)) } else { Ok(guard) }
     }
 }
@@ -201,30 +197,25 @@ impl<T: Pod> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.value
+        self.held.get()
     }
 }
 
 impl<T: Pod> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.is_changed = true;
-        &mut self.value
+        self.held.get_mut()
     }
 }
 
 impl<T: Pod> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
-        if !self.was_panicking && std::thread::panicking() {
-            self.mutex.0.set_poisoned(true);
-        } else if self.is_changed {
-            self.mutex.0.store(bytemuck::bytes_of(&self.value));
-        }
+        self.held.give_back(&self.mutex.0);
         self.mutex.0.lock.unlock();
     }
 }
 
 impl<T: Pod + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.value.fmt(f)
+        self.held.get().fmt(f)
     }
 }

@@ -1,5 +1,6 @@
 //! `RwLock`: a value that many may read, or one may write.
 
+use super::held::Held;
 use super::place::Place;
 use super::{deadline, fail, patiently};
 use crate::error::Result;
@@ -152,12 +153,6 @@ impl<T: Pod> RwLock<T> {
     pub fn clear_poison(&self) {
         self.0.set_poisoned(false);
     }
-
-    fn load(&self) -> T {
-        let mut value = T::zeroed();
-        self.0.load(bytemuck::bytes_of_mut(&mut value));
-        value
-    }
 }
 
 /// The outcome of a wait without an end.
@@ -188,13 +183,13 @@ impl<T: Pod> fmt::Debug for RwLock<T> {
 #[must_use = "the lock is given back when this is dropped"]
 pub struct RwLockReadGuard<'a, T: Pod> {
     lock: &'a RwLock<T>,
-    value: T,
+    held: Held<T>,
     place: Option<rwlock::Place>,
 }
 
 impl<'a, T: Pod> RwLockReadGuard<'a, T> {
     fn new(lock: &'a RwLock<T>, place: rwlock::Place, taken: Taken) -> LockResult<RwLockReadGuard<'a, T>> {
-        let guard = RwLockReadGuard { lock, value: lock.load(), place: Some(place) };
+        let guard = RwLockReadGuard { lock, held: Held::of(&lock.0), place: Some(place) };
         // The mark of a dead writer stays until somebody writes, who notes it.
         if taken == Taken::Recovered || lock.is_poisoned() { Err(PoisonError::new(guard)) } else { Ok(guard) }
     }
@@ -204,7 +199,7 @@ impl<T: Pod> Deref for RwLockReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.value
+        self.held.get()
     }
 }
 
@@ -218,7 +213,7 @@ impl<T: Pod> Drop for RwLockReadGuard<'_, T> {
 
 impl<T: Pod + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.value.fmt(f)
+        self.held.get().fmt(f)
     }
 }
 
@@ -229,16 +224,12 @@ impl<T: Pod + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
 #[must_use = "the lock is given back when this is dropped"]
 pub struct RwLockWriteGuard<'a, T: Pod> {
     lock: &'a RwLock<T>,
-    value: T,
-    is_changed: bool,
-    /// There was a panic already when it was taken.
-    was_panicking: bool,
+    held: Held<T>,
 }
 
 impl<'a, T: Pod> RwLockWriteGuard<'a, T> {
     fn new(lock: &'a RwLock<T>, taken: Taken) -> LockResult<RwLockWriteGuard<'a, T>> {
-        let was_panicking = std::thread::panicking();
-        let guard = RwLockWriteGuard { lock, value: lock.load(), is_changed: false, was_panicking };
+        let guard = RwLockWriteGuard { lock, held: Held::of(&lock.0) };
         if lock.0.note(taken) { Err(PoisonError::new(guard)) } else { Ok(guard) }
     }
 }
@@ -247,30 +238,25 @@ impl<T: Pod> Deref for RwLockWriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.value
+        self.held.get()
     }
 }
 
 impl<T: Pod> DerefMut for RwLockWriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.is_changed = true;
-        &mut self.value
+        self.held.get_mut()
     }
 }
 
 impl<T: Pod> Drop for RwLockWriteGuard<'_, T> {
     fn drop(&mut self) {
-        if !self.was_panicking && std::thread::panicking() {
-            self.lock.0.set_poisoned(true);
-        } else if self.is_changed {
-            self.lock.0.store(bytemuck::bytes_of(&self.value));
-        }
+        self.held.give_back(&self.lock.0);
         self.lock.0.lock.unlock();
     }
 }
 
 impl<T: Pod + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.value.fmt(f)
+        self.held.get().fmt(f)
     }
 }

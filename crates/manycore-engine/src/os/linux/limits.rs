@@ -4,11 +4,6 @@ use super::refused;
 use crate::error::Result;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// At most `bytes` of address space; what asks for more is refused.
-pub fn memory(bytes: u64) -> Result<()> {
-    set(Resource::As, bytes, bytes).map_err(refused("limiting a process's memory"))
-}
-
 /// At most `bytes` of memory of its own: data, heap, stacks, private mappings. Memory that is shared
 /// with other processes does not count.
 pub fn data(bytes: u64) -> Result<()> {
