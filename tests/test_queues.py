@@ -421,7 +421,7 @@ def test_the_reader_can_be_waited_for(mp, kind):
 def test_the_ends_are_like_connections(mp):
     numbers = mp.SimpleQueue()
     numbers.put([1])
-    assert numbers._reader.recv() == [1] if mp.__name__ == "manycore" else numbers.get() == [1]
+    assert numbers._reader.recv() == [1]
     assert numbers._reader.readable and not numbers._reader.writable
     assert numbers._writer.writable and not numbers._writer.readable
     assert select.select([], [numbers._writer], [], 10)[1]
@@ -432,6 +432,20 @@ def test_the_ends_are_like_connections(mp):
     numbers._writer.send_bytes(pickle.dumps([4]))
     assert numbers.get() == [4]
     close(numbers)
+
+
+def pass_on(reader, writer):
+    writer.send(reader.recv() + 1)
+
+
+def test_the_ends_travel_too(ctx):
+    there, back = ctx.SimpleQueue(), ctx.SimpleQueue()
+    child = ctx.Process(target=pass_on, args=(there._reader, back._writer))
+    child.start()
+    there.put(1)
+    assert back.get() == 2
+    finish(child)
+    close(there, back)
 
 
 def put_when_told(told, numbers):
