@@ -654,3 +654,19 @@ def test_an_executor_hears_of_a_death(ctx):
         assert executor.submit(tasks.square, 3).result(40) == 9
         with pytest.raises(BrokenProcessPool):
             executor.submit(tasks.die, "sigkill").result(40)
+
+
+def put_under_lock(lock, numbers):
+    with lock:
+        numbers.put(1)
+
+
+@pytest.mark.only("manycore", reason="the other way round the standard package refuses")
+def test_the_standard_packages_objects_as_arguments(ctx):
+    theirs = multiprocessing.get_context(ctx.get_start_method())
+    lock, numbers = theirs.Lock(), theirs.SimpleQueue()
+    child = ctx.Process(target=put_under_lock, args=(lock, numbers))
+    child.start()
+    assert numbers.get() == 1
+    finish(child)
+    close(numbers)
