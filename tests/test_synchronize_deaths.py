@@ -57,7 +57,7 @@ def acquire_with_warnings(lock, *args):
 
 
 @pytest.mark.parametrize("name", ["Lock", "RLock"])
-@pytest.mark.parametrize("args", [(), (False,), (True, 30)])
+@pytest.mark.parametrize("args", [(), (False,), (True, 30), (True, 0)])
 def test_an_owner_ends(ctx, name, args):
     lock = getattr(ctx, name)()
     process = ctx.Process(target=acquire_and_end, args=(lock, 1))
@@ -89,8 +89,9 @@ def test_units_come_back(ctx, name):
     process.start()
     process.join()
     assert semaphore.get_value() == 1
-    for _ in range(3):
-        assert semaphore.acquire(timeout=30)
+    assert semaphore.acquire(timeout=30)
+    assert semaphore.acquire(timeout=0)  # finds out without waiting
+    assert semaphore.acquire(timeout=30)
     assert not semaphore.acquire(False)
 
 

@@ -144,7 +144,11 @@ impl Mutex {
                 continue;
             }
             taker = me | SLEEPERS;
-            let nap = nap(deadline)?;
+            let nap = match nap(deadline) {
+                Ok(nap) => nap,
+                // Whoever asks again and again without waiting must find out, too.
+                Err(timeout) => return self.try_recover(taker).ok_or(timeout),
+            };
             match futex_wait_half(&self.owner, seen | SLEEPERS, Some(nap)) {
                 Ok(()) => crate::fault::point("mutex-woken"),
                 Err(error) if error.kind() == Kind::Timeout => {

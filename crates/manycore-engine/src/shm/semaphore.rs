@@ -106,7 +106,12 @@ impl Semaphore {
             if self.patience.spin(|| self.value() > 0) {
                 continue;
             }
-            let nap = nap(deadline)?;
+            let nap = match nap(deadline) {
+                Ok(nap) => nap,
+                // Whoever asks again and again without waiting must find out, too.
+                Err(_) if self.take_back()? => continue,
+                Err(timeout) => return Err(timeout),
+            };
             self.sleepers.fetch_add(1, Ordering::Relaxed);
             full_fence(); // Pairs with `wake`: one of us sees the other.
             let slept = if self.value() == 0 { futex_wait(&self.value, 0, Some(nap)) } else { Ok(()) };
