@@ -110,3 +110,19 @@ proptest! {
         prop_assert!(bytes <= SIZE && bytes >= in_use.len() as u64 * 512);
     }
 }
+
+/// Of large free blocks a warm one is used first, though a cold one was given back later.
+#[test]
+fn warm_blocks_are_used_before_cold_ones() {
+    let words = PartWords::default();
+    let labels: Vec<Label> = (0..4).map(|_| Label::default()).collect();
+    let part = Part::new(0, &words, &labels, 16 << 20);
+    let mut owner = Allocator::take_over(part).unwrap();
+    let [warm, cold, other] = [(); 3].map(|()| owner.allocate(part, 2 << 20).unwrap());
+    for block in [other, warm, cold] {
+        part.set_warm(block, block == warm).unwrap();
+        part.give_back(block).unwrap();
+    }
+    let order = [(); 3].map(|()| owner.allocate(part, 2 << 20).unwrap().number());
+    assert_eq!(order, [warm.number(), cold.number(), other.number()]);
+}

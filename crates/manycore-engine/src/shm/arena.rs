@@ -235,6 +235,9 @@ pub trait Shelf {
     fn take(&mut self, part: Part<'_>, class: u32) -> Result<Option<u32>>;
 }
 
+/// Blocks of this class and larger may be cold: 1 MiB.
+const LARGE_CLASS: u32 = 20;
+
 /// Free lists in private memory, for a part that one process allocates from.
 #[derive(Debug)]
 struct Lists([Vec<u32>; 64]);
@@ -247,8 +250,15 @@ impl Shelf for Lists {
         }
     }
 
-    fn take(&mut self, _: Part<'_>, class: u32) -> Result<Option<u32>> {
-        Ok(self.0.get_mut(class as usize).and_then(Vec::pop))
+    fn take(&mut self, part: Part<'_>, class: u32) -> Result<Option<u32>> {
+        let Some(list) = self.0.get_mut(class as usize) else { return Ok(None) };
+        // The last one given back is the warmest, unless it was the one too many whose
+        // memory went back to the kernel: then a warm one lies below it.
+        let is_warm = |number: &u32| {
+            part.labels.get(*number as usize).is_some_and(|label| label.warm.load(Ordering::Relaxed) != 0)
+        };
+        let warm = if class >= LARGE_CLASS { list.iter().rposition(is_warm) } else { None };
+        Ok(warm.map(|at| list.remove(at)).or_else(|| list.pop()))
     }
 }
 
