@@ -4,6 +4,8 @@
 #![cfg(not(loom))]
 
 use manycore_engine::error::{Error, Kind};
+use manycore_engine::os::image::Image;
+use manycore_engine::os::packets::Packets;
 use manycore_engine::pool::{
     Answer, Exit, Function, Job, Lease, Loss, Message, Next, Outcome, Payload, Pool, Region, Room, Segment, Task,
     Verdict, Woken, Work, Worker,
@@ -15,9 +17,12 @@ use manycore_engine::shm::channel::Channel;
 use manycore_engine::shm::condition::Condition;
 use manycore_engine::shm::doorbell::Doorbell;
 use manycore_engine::shm::event::Event as Flag;
+use manycore_engine::shm::kept::Kept;
 use manycore_engine::shm::lock::{Lock, RecursiveLock};
 use manycore_engine::shm::mutex::{Mutex, Taken};
+use manycore_engine::shm::plain::PlainBytes;
 use manycore_engine::shm::queue::Queue;
+use manycore_engine::shm::rwlock::RwLock;
 use manycore_engine::shm::semaphore::Semaphore;
 use manycore_engine::shm::slots::{Slot, Slots, SlotsId};
 use manycore_engine::shm::state::State;
@@ -60,6 +65,12 @@ fn what_threads_may_share() {
     send_sync::<Child>();
     send_sync::<Supervisor>();
     send_sync::<Bell>();
+    send_sync::<Packets>();
+    send_sync::<&'static Image>();
+    // What processes use together.
+    send_sync::<RwLock>();
+    send_sync::<Kept<RwLock, *const u8>>();
+    send_sync::<PlainBytes>();
     // What is sent: copied by a thread that may have given its lock away.
     send_sync::<(Segment, Message<'static>, Work<'static>)>();
     // Plain values.
