@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use manycore_engine::pool::Message;
-use manycore_engine::shm::channel::{Channel, Got, Sent, Wait};
+use manycore_engine::shm::channel::{Channel, Got, INLINE, Sent, Wait};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -183,11 +183,13 @@ impl PyChannel {
     ) -> PyResult<bool> {
         self.used.store(true, Ordering::Relaxed);
         let mut limit = None;
-        let mut wait = Wait::No;
+        // What is copied in no time is sent attached, if nobody else is at it.
+        let first = if bytes <= INLINE { Wait::No } else { Wait::Until(None) };
+        let mut wait = first;
         loop {
             let attempt = || self.channel.try_send(message, wait);
             let sent = match wait {
-                Wait::No => gate::copying(py, bytes, attempt).map_err(gate::raise)?,
+                Wait::No => attempt().map_err(gate::raise)?,
                 Wait::Until(_) => gate::enter(py, attempt)?,
             };
             match sent {
@@ -204,7 +206,7 @@ impl PyChannel {
                     if !room? {
                         return Err(full(py));
                     }
-                    wait = Wait::No;
+                    wait = first;
                 }
             }
         }

@@ -135,7 +135,6 @@ impl Channel {
         crate::fault::point("send-mid-payload");
         message.write(&lease)?;
         let header = Header { kind: Record::Block, len: 24, head: 0 };
-        let wait = if let Wait::No = wait { Wait::Until(None) } else { wait };
         let sent = self.send_record(header, wait, |units| {
             let words = [lease.block().word(), total as u64, message.head.len() as u64];
             // SAFETY: as above, for 24 bytes; the target is aligned to 8.
