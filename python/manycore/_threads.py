@@ -33,7 +33,11 @@ class _Work:
         # Jobs that are not answered yet.
         self.open: set[_Result | _Stream] = set()
         self.closing = False
+        self.terminated = False
         self.stopped = False
+        # Held while the tasks of a map are put. None is begun before all are there, which takes milliseconds: a pool
+        # that is terminated at once would else have begun some, and a thread cannot be ended.
+        self.putting = threading.Lock()
         # What an initializer has raised: no task can be run.
         self.broken: BaseException | None = None
         # One callback at a time, as if a single thread called them; again by one that a callback has waited for.
@@ -71,7 +75,7 @@ class _Work:
 
     def terminate(self) -> None:
         with self.lock:
-            self.closing = True
+            self.closing = self.terminated = True
         try:
             while True:
                 if self.tasks.get_nowait() is None:
@@ -103,6 +107,12 @@ class _Work:
             if task is None:
                 return
             job, place, function, argument = task
+            with self.putting:
+                pass
+            if self.terminated:
+                # Its job has been told.
+                del task, job, function, argument
+                continue
             try:
                 value, failure = function(argument), None
             except Exception as error:
@@ -443,8 +453,9 @@ class ThreadPool(pool.Pool):
         values, tasks = [None] * len(items), -(-len(items) // size)
         result = _Result(self._work, values, tasks, size, callback, error_callback)
         run = _Map(func, starred)
-        for place in range(tasks):
-            self._work.tasks.put((result, place, run, items[place * size : (place + 1) * size]))
+        with self._work.putting:
+            for place in range(tasks):
+                self._work.tasks.put((result, place, run, items[place * size : (place + 1) * size]))
         return result
 
     def _imap(
