@@ -656,17 +656,16 @@ def test_an_executor_hears_of_a_death(ctx):
             executor.submit(tasks.die, "sigkill").result(40)
 
 
-def put_under_lock(lock, numbers):
-    with lock:
-        numbers.put(1)
+def send_one(connection):
+    connection.send(1)
 
 
 @pytest.mark.only("manycore", reason="the other way round the standard package refuses")
 def test_the_standard_packages_objects_as_arguments(ctx):
-    theirs = multiprocessing.get_context(ctx.get_start_method())
-    lock, numbers = theirs.Lock(), theirs.SimpleQueue()
-    child = ctx.Process(target=put_under_lock, args=(lock, numbers))
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    child = ctx.Process(target=send_one, args=(writer,))
     child.start()
-    assert numbers.get() == 1
+    assert reader.recv() == 1
     finish(child)
-    close(numbers)
+    reader.close()
+    writer.close()
