@@ -46,6 +46,7 @@ mod tests {
         ("notify", notify),
         ("meet", meet),
         ("meet and act", meet_and_act),
+        ("toil", toil),
     ];
 
     pub const TESTS: &[Test] = &[
@@ -73,6 +74,7 @@ mod tests {
         ("a_barrier_killed_waiting", barrier_waiting),
         ("a_barrier_killed_as_it_calls", barrier_calling),
         ("a_barrier_killed_acting", barrier_acting),
+        ("random_kills", random_kills),
     ];
 
     fn stage() -> Slot<Stage> {
@@ -436,5 +438,48 @@ mod tests {
             assert_eq!(waiter.join().unwrap(), Call::Away);
             assert_eq!(next.join().unwrap(), Call::Away);
         });
+    }
+
+    // --- all of them ---
+
+    /// Uses a mutex and a semaphore until it is killed.
+    fn toil(stage: &Stage) {
+        loop {
+            let taken = lock(stage);
+            let value = stage.value.load(Ordering::Relaxed);
+            if taken == Taken::Acquired {
+                assert_eq!(value, stage.copy.load(Ordering::Relaxed), "somebody else is inside");
+            }
+            stage.value.store(value + 1, Ordering::Relaxed);
+            stage.copy.store(value + 1, Ordering::Relaxed);
+            stage.mutex.unlock();
+            acquire(stage);
+            stage.step();
+            release(stage);
+        }
+    }
+
+    /// Killed anywhere: the others go on, and in the end everything is there.
+    fn random_kills() {
+        let stage = semaphore(2);
+        let mut kin: Vec<_> = (0..3).map(|_| launch(&stage, "toil", None)).collect();
+        let mut random = 12345u32;
+        for _ in 0..60 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            stage.wait_for(stage.steps() + 1 + (random >> 24));
+            let victim = kin.remove(random as usize % kin.len());
+            victim.kill().unwrap();
+            was_killed(victim);
+            kin.push(launch(&stage, "toil", None));
+        }
+        for victim in kin {
+            victim.kill().unwrap();
+            was_killed(victim);
+        }
+        let _ = lock(&stage);
+        acquire(&stage);
+        acquire(&stage);
+        assert!(!patiently(|| stage.semaphore.try_acquire()), "two units, not more");
+        assert!(!stage.semaphore.counts_events());
     }
 }

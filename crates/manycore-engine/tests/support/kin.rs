@@ -31,6 +31,8 @@ pub struct Stage {
     step: AtomicU32,
     /// Changed under a lock, by a load and a store.
     pub value: AtomicU64,
+    /// The same once more: whoever finds the two different came between.
+    pub copy: AtomicU64,
     pub mutex: Mutex,
     pub recursive: RecursiveLock,
     pub semaphore: Semaphore,
@@ -60,6 +62,11 @@ impl Stage {
             assert!(start.elapsed() < PATIENCE, "step {steps} never came");
             self.step.load(Ordering::Acquire) >= steps
         });
+    }
+
+    /// How many things have happened.
+    pub fn steps(&self) -> u32 {
+        self.step.load(Ordering::Acquire)
     }
 
     /// Adds one, as no two may do at the same time.
