@@ -69,6 +69,17 @@ def test_join_waits_for_callbacks(mp):
     assert sorted(called) == sorted(n * n for n in range(100))
 
 
+def test_small_maps_with_callbacks(mp):
+    """Their outcomes come to the keeper while the caller still has the map in hand."""
+    called = []
+    with mp.Pool(2) as pool:
+        for n in range(2000):
+            result = pool.map_async(tasks.square, [n, 1], chunksize=1, callback=called.append)
+            assert result.get(timeout=30) == [n * n, 1]
+            assert len(called) == n + 1
+    pool.join()
+
+
 def test_terminate_in_a_callback(mp):
     pool = mp.Pool(2)
     results = [pool.apply_async(tasks.square, (n,), callback=lambda value: pool.terminate()) for n in range(50)]

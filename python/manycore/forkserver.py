@@ -419,33 +419,34 @@ class _Zygote:
         """Be the new process. Does not return."""
         from . import popen_fork
 
-        code = 1
-        run_atexit = sys.version_info >= (3, 13)
-        try:
-            import gc
+        def run() -> int:
+            try:
+                return self._run_child(body, flags, prepared_size, fds)
+            except BaseException as error:
+                sys.excepthook(type(error), error, error.__traceback__)
+                util._flush_std_streams()
+                return 1
 
-            self._sock.detach()
-            _signal.signal(_signal.SIGINT, self._on_interrupt)
-            gc.enable()
-            if flags & HAS_LIFELINE:
-                popen_fork.hang_on(fds.pop(0))
-            if run_atexit:
-                popen_fork.restart_atexit()
-            if flags & BODY_IN_FILE:
-                with open(fds.pop(0), "rb") as file:
-                    body = memoryview(file.read())
-            _forkserver._inherited_fds = fds
-            util.make_private(self._owner)
-            child = self._unpack(body, prepared_size)
-            del body
-            code = child._bootstrap(self._owner)
-        except BaseException as error:
-            sys.excepthook(type(error), error, error.__traceback__)
-            util._flush_std_streams()
-        finally:
-            if run_atexit:
-                popen_fork.finish_atexit()
-            os._exit(code)
+        popen_fork.run_and_exit(run)
+
+    def _run_child(self, body: memoryview, flags: int, prepared_size: int, fds: list[int]) -> int:
+        import gc
+
+        from .popen_fork import hang_on
+
+        self._sock.detach()
+        _signal.signal(_signal.SIGINT, self._on_interrupt)
+        gc.enable()
+        if flags & HAS_LIFELINE:
+            hang_on(fds.pop(0))
+        if flags & BODY_IN_FILE:
+            with open(fds.pop(0), "rb") as file:
+                body = memoryview(file.read())
+        _forkserver._inherited_fds = fds
+        util.make_private(self._owner)
+        child = self._unpack(body, prepared_size)
+        del body
+        return child._bootstrap(self._owner)
 
     def _unpack(self, body: memoryview, prepared_size: int) -> process.BaseProcess:
         current = process.current_process()

@@ -7,7 +7,6 @@ thread stands between a caller and the workers; a pool starts one, its keeper, w
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 import warnings
@@ -15,6 +14,7 @@ import weakref
 from itertools import islice
 
 from . import _engine, _worker, util
+from ._postpone import Postponed
 from ._remote import MaybeEncodingError, RemoteTraceback
 
 TYPE_CHECKING = False
@@ -83,7 +83,6 @@ class _Crew:
         self.processes: list[BaseProcess] = []
         self.by_seat: dict[int, BaseProcess] = {}
         self.keeper: threading.Thread | None = None
-        self.kept = False
         self.keeper_lock = threading.Lock()
         # Held while workers are started; again by the same thread, when a collection ends another pool's life in it.
         self.roster = threading.RLock()
@@ -102,35 +101,33 @@ class _Crew:
 
     def hire(self) -> None:
         """Start a worker in an empty seat."""
-        seat = self.core.take_seat()
-        process = None
         # Ctrl-C reaches a worker only when it is ready for it: interrupted in its start, each would print a traceback.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            place = _worker.Seat(self.core, seat, signal.SIGINT in blocked)
-            process = self.make_process(target=_worker.main, args=(place, *self.arguments))
-            process.name = process.name.replace("Process", "PoolWorker")
-            process.daemon = True
-            # A pool's worker may have pools of its own; their lifelines end with it.
-            # A stand-in that a subclass gives may not have the attribute.
-            getattr(process, "_config", {})["pool_worker"] = True
-            process.start()
-            # Before Ctrl-C can come through again: a live worker must never be unknown.
-            self.by_seat[seat] = process
-            self.processes.append(process)
-            assert process.pid is not None
-            self.core.enlist(seat, process.pid, process.sentinel)
-        except BaseException:
-            self.by_seat.pop(seat, None)
-            if getattr(process, "_popen", None) is not None:
-                process.kill()  # type: ignore[union-attr]
-                process.join()  # type: ignore[union-attr]
-            if process in self.processes:
-                self.processes.remove(process)
-            self.core.leave_seat(seat)
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        # And it comes through here only when the worker is known to us.
+        with Postponed() as postponed:
+            seat = self.core.take_seat()
+            process = None
+            try:
+                place = _worker.Seat(self.core, seat, postponed.was_blocked)
+                process = self.make_process(target=_worker.main, args=(place, *self.arguments))
+                process.name = process.name.replace("Process", "PoolWorker")
+                process.daemon = True
+                # A pool's worker may have pools of its own; their lifelines end with it.
+                # A stand-in that a subclass gives may not have the attribute.
+                getattr(process, "_config", {})["pool_worker"] = True
+                process.start()
+                self.by_seat[seat] = process
+                self.processes.append(process)
+                assert process.pid is not None
+                self.core.enlist(seat, process.pid, process.sentinel)
+            except BaseException:
+                self.by_seat.pop(seat, None)
+                if getattr(process, "_popen", None) is not None:
+                    process.kill()  # type: ignore[union-attr]
+                    process.join()  # type: ignore[union-attr]
+                if process in self.processes:
+                    self.processes.remove(process)
+                self.core.leave_seat(seat)
+                raise
 
     def on_exit(self, seat: int) -> None:
         """Bury the worker of `seat`, which has ended, and start another where there is work for it."""
@@ -185,7 +182,7 @@ class _Crew:
         """End the keeper and wait for it: no thread of ours may be left when the interpreter goes."""
         self.core.stop()
         keeper = self.keeper
-        if keeper is not None and keeper.ident is not None and keeper is not threading.current_thread():
+        if keeper is not None and keeper is not threading.current_thread():
             keeper.join()
 
     def join(self) -> None:
@@ -241,14 +238,15 @@ class Pool:
             lambda *args, **kwds: make(ctx, *args, **kwds), processes, initializer, initargs, maxtasksperchild
         )
         self._core = self._crew.core
+        # Before there is a worker: whatever ends this, no worker is nobody's.
+        self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)
         try:
             for _ in range(processes):
                 self._crew.hire()
+            self._state = RUN
         except BaseException:
-            self._crew.terminate()
+            self._terminate()
             raise
-        self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)
-        self._state = RUN
 
     @property
     def _pool(self) -> list[BaseProcess]:
@@ -288,15 +286,13 @@ class Pool:
     def _keep(self) -> None:
         """Start the keeper, if there is none: somebody may stop waiting before everything is done."""
         crew = self._crew
-        if crew.kept:
+        if crew.keeper is not None:
             return
-        with crew.keeper_lock:
-            # Known before it runs, so that Ctrl-C in between leaves none that nobody ends; a second one would return at
-            # once.
-            if crew.keeper is None or crew.keeper.ident is None:
-                crew.keeper = threading.Thread(target=self._core.keep, name="manycore-keeper", daemon=True)
-                crew.keeper.start()
-            crew.kept = True
+        with crew.keeper_lock, Postponed():
+            if crew.keeper is None:
+                keeper = threading.Thread(target=self._core.keep, name="manycore-keeper", daemon=True)
+                keeper.start()
+                crew.keeper = keeper
 
     # ------------------------------------------------------------------------------------------------------------------
     # Jobs
@@ -337,7 +333,7 @@ class Pool:
         """
         if self._state != RUN:
             raise ValueError("Pool not running")
-        if not self._crew.kept:
+        if self._crew.keeper is None:
             self._keep()
         if type(args) is not tuple:
             args = tuple(args)

@@ -22,6 +22,8 @@ from . import util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .process import BaseProcess
 
 __all__ = ["Popen"]
@@ -155,34 +157,39 @@ class Popen:
 
 def _run_forked(process_obj: BaseProcess, lifeline: int | None) -> None:
     """Be the child of `os.fork`. Does not return."""
-    code = 1
-    run_atexit = sys.version_info >= (3, 13)
-    try:
+
+    def run() -> int:
         if lifeline is not None:
             hang_on(lifeline)
-        if run_atexit:
-            restart_atexit()
-        code = process_obj._bootstrap()
+        return process_obj._bootstrap()
+
+    run_and_exit(run)
+
+
+def run_and_exit(run: Callable[[], int]) -> None:
+    """Be a forked child: exit with the code that `run` returns. Does not return.
+
+    What was forked is a copy of the parent in the midst of its program; nothing may let it go on with that.
+    """
+    import atexit
+
+    code = 1
+    # From 3.13 on CPython's forked children run the exit handlers that they have registered.
+    run_atexit = sys.version_info >= (3, 13)
+    try:
+        # Two rounds of it, as Ctrl-C may come when the first has just begun to end.
+        try:
+            if run_atexit:
+                # Those inherited are the parent's own.
+                atexit._clear()
+                atexit.register(util._exit_function)
+            code = run()
+        finally:
+            if run_atexit:
+                atexit._run_exitfuncs()
+                util._flush_std_streams()
     finally:
-        if run_atexit:
-            finish_atexit()
         os._exit(code)
-
-
-def restart_atexit() -> None:
-    """Drop the exit handlers inherited from the parent: they are its own."""
-    import atexit
-
-    atexit._clear()
-    atexit.register(util._exit_function)
-
-
-def finish_atexit() -> None:
-    """Run the exit handlers this process has registered, as CPython's forked children do from 3.13 on."""
-    import atexit
-
-    atexit._run_exitfuncs()
-    util._flush_std_streams()
 
 
 def hang_on(lifeline: int) -> None:

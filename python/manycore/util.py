@@ -317,17 +317,15 @@ class Finalize:
     ) -> None:
         if exitpriority is not None and not isinstance(exitpriority, int):
             raise TypeError(f"exitpriority must be None or an int, not {type(exitpriority).__name__}")
-        if obj is not None:
-            self._weakref: _weakref.ref[Any] | None = _weakref.ref(obj, self)
-        elif exitpriority is None:
+        if obj is None and exitpriority is None:
             raise ValueError("without an object, exitpriority cannot be None: nothing would ever call the finalizer")
-        else:
-            self._weakref = None
         self._callback: Callable[..., Any] | None = callback
         self._args = args
         self._kwargs = kwargs or {}
         self._key = (exitpriority, next(_finalizer_counter))
         self._pid = os.getpid()
+        # Late: from here on, if what makes us is interrupted, the object may be collected and this be called.
+        self._weakref: _weakref.ref[Any] | None = None if obj is None else _weakref.ref(obj, self)
         _finalizer_registry[self._key] = self
 
     def __call__(

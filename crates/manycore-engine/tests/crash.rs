@@ -30,7 +30,7 @@ mod tests {
     use rustix::pipe::{PipeFlags, pipe_with};
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     use std::collections::{BTreeMap, BTreeSet};
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsFd, AsRawFd};
     use std::time::Instant;
 
     const KILLED: Exit = Exit::Signal(9);
@@ -48,6 +48,7 @@ mod tests {
         ("killed_while_stuck", killed_while_stuck),
         ("a_worker_that_exits", a_worker_that_exits),
         ("every_worker_dies_at_once", every_worker_dies_at_once),
+        ("a_seat_is_watched_for_its_new_worker", buried_unasked),
         ("random_kills", random_kills),
         ("closing_empties_the_queue", closing_empties_the_queue),
         ("a_full_table_takes_no_more_and_loses_nothing", full_table),
@@ -204,6 +205,26 @@ mod tests {
             assert_eq!(outcomes.len(), 300);
             assert!(lost(&outcomes).len() <= 3);
             assert_eq!(face.dead.len(), 3);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    /// A worker is buried before anybody took notice of its pidfd, which others hold open:
+    /// its end is not taken for the end of the next one in the seat, which is noticed.
+    fn buried_unasked() {
+        on_a_pool(1, |mut face| {
+            let seat = face.launch(None);
+            let former = face.children.remove(&seat).unwrap();
+            let held_open = former.pidfd().as_fd().try_clone_to_owned().unwrap();
+            former.kill().unwrap();
+            let exit = former.wait().unwrap();
+            assert!(face.pool.bury(seat, exit).unwrap());
+            assert_eq!(face.launch(None), seat);
+            assert!(!face.pool.look_for_exits().unwrap());
+            face.children[&seat].kill().unwrap();
+            face.wait_for_deaths(1);
+            drop(held_open);
             goes_on(&mut face);
             face.close();
         });

@@ -283,7 +283,7 @@ impl Core {
         loop {
             let seen = self.pool.events();
             match map.advance(py, self) {
-                Some(outcome) => return outcome,
+                Some(outcome) => return hooks::after_signals(py, outcome),
                 None => map.wait(py, self, seen, None)?,
             }
         }
@@ -346,7 +346,8 @@ impl Core {
             self.wait(py, || self.pool.wait_for(job.key(), None))?;
             job.take(&mut outcomes);
             if let Some(outcome) = outcomes.pop_front() {
-                return crate::result::value_of(py, outcome.answer, || name_of(function));
+                let value = crate::result::value_of(py, outcome.answer, || name_of(function));
+                return hooks::after_signals(py, value);
             }
         }
     }

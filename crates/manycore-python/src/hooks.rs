@@ -1,7 +1,7 @@
 //! What the compiled half asks of the written half: exceptions, and how they travel.
 
 use manycore_engine::pool::{Exit, Loss, Payload};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -16,6 +16,33 @@ fn remote(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
 /// An exception object as the error it is.
 fn error(value: Bound<'_, PyAny>) -> PyErr {
     PyErr::from_value(value)
+}
+
+/// What `make` makes, though Ctrl-C come in the midst of it. The KeyboardInterrupt would be
+/// taken for a task's answer, to be raised when somebody asks for that, if ever: so
+/// it is put off, and `make` asked again.
+pub(crate) fn whole<T>(py: Python<'_>, mut make: impl FnMut() -> PyResult<T>) -> PyResult<T> {
+    let is_interrupt =
+        |made: &PyResult<T>| matches!(made, Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py));
+    let made = make();
+    if !is_interrupt(&made) {
+        return made;
+    }
+    let again = make();
+    // An object that raises it by itself would do so for ever.
+    if !is_interrupt(&again) {
+        py.import("_thread")?.call_method0("interrupt_main")?;
+    }
+    again
+}
+
+/// The outcome of a call, if no signal's handler raises first: what Ctrl-C did to a worker
+/// is no news to whom it has reached, too.
+pub(crate) fn after_signals<T>(py: Python<'_>, outcome: PyResult<T>) -> PyResult<T> {
+    if outcome.is_err() {
+        py.check_signals()?;
+    }
+    outcome
 }
 
 /// `manycore.TimeoutError`.

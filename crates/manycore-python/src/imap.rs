@@ -158,7 +158,7 @@ impl Lazy {
         drop(input);
         // Before it can be taken, which counts it off.
         *lock(&self.open) += 1;
-        let sent = self.send(py, core, &chunk, index, placed);
+        let sent = hooks::whole(py, || self.send(py, core, &chunk, index, &placed));
         let mut input = lock(&self.input);
         match sent {
             Ok(true) => {
@@ -204,13 +204,13 @@ impl Lazy {
         core: &Core,
         chunk: &Py<PyList>,
         index: u64,
-        placed: Option<Arc<Function>>,
+        placed: &Option<Arc<Function>>,
     ) -> PyResult<bool> {
         if core.pool().room().map_err(gate::raise)? == Room::No {
             return Ok(false);
         }
         let function = match placed {
-            Some(function) => function,
+            Some(function) => Arc::clone(function),
             None => {
                 let function = core.function(self.function.bind(py))?;
                 lock(&self.input).placed = Some(Arc::clone(&function));
@@ -359,8 +359,24 @@ impl IMapIterator {
         taken.early.remove(&taken.next)
     }
 
+    /// Opens the next chunk's answer. If that is an exception, and Ctrl-C is on its
+    /// way, the latter comes first, as it may be the reason; the answer stays.
     fn open(&self, py: Python<'_>, answer: Arrived, taken: &mut Taken) -> PyResult<()> {
         let index = taken.next;
+        let value = answer
+            .and_then(|answer| value_of(py, answer, || self.lazy.task(py, index)))
+            .and_then(|value| value.cast_into::<PyList>().map_err(|_| hooks::bug("a chunk that is no list")));
+        if let Err(error) = &value
+            && let Err(interrupt) = py.check_signals()
+        {
+            let failed = Err(error.clone_ref(py));
+            if self.ordered {
+                taken.early.insert(index, failed);
+            } else {
+                taken.ready.push_front(failed);
+            }
+            return Err(interrupt);
+        }
         taken.next += 1;
         {
             let mut open = lock(&self.lazy.open);
@@ -369,9 +385,6 @@ impl IMapIterator {
         if self.lazy.threaded {
             self.lazy.moved.notify_all();
         }
-        let value = answer
-            .and_then(|answer| value_of(py, answer, || self.lazy.task(py, index)))
-            .and_then(|value| value.cast_into::<PyList>().map_err(|_| hooks::bug("a chunk that is no list")));
         match value {
             Ok(list) => {
                 taken.items = list.iter().rev().map(Bound::unbind).collect();

@@ -153,7 +153,8 @@ impl Map {
             if size == 0 {
                 break;
             }
-            match self.submit_chunk(py, core, items, state.submitted, size, &mut state.placed) {
+            let (start, placed) = (state.submitted, &mut state.placed);
+            match hooks::whole(py, || self.submit_chunk(py, core, items, start, size, placed)) {
                 Ok(true) => state.submitted += size,
                 Ok(false) => break,
                 Err(error) => {
@@ -203,14 +204,14 @@ impl Map {
         while let Some(outcome) = state.arrived.pop_front() {
             let (start, size) = ((outcome.index >> 32) as usize, outcome.index as u32 as usize);
             state.chunks.learn(size, outcome.elapsed);
-            let settled = match outcome.answer {
+            let settled = hooks::whole(py, || match &outcome.answer {
                 Answer::Returned(payload) => {
                     let results = state.results.get_or_insert_with(|| blank(py, self.total)).bind(py);
-                    codec::decode_into(py, &Incoming::of(&payload), results, start, size)
+                    codec::decode_into(py, &Incoming::of(payload), results, start, size)
                 }
-                Answer::Raised(payload) => Err(hooks::raised(py, &payload)),
-                Answer::Lost(loss) => Err(hooks::lost(py, &loss, || self.task(py, start, size))),
-            };
+                Answer::Raised(payload) => Err(hooks::raised(py, payload)),
+                Answer::Lost(loss) => Err(hooks::lost(py, loss, || self.task(py, start, size))),
+            });
             state.answered += size;
             if let Err(error) = settled {
                 state.failure.get_or_insert(error);

@@ -20,16 +20,12 @@ use crate::map::Map;
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// The value of an answer, or the exception it stands for.
-pub(crate) fn value_of<'py>(
-    py: Python<'py>,
-    answer: Answer,
-    task: impl FnOnce() -> String,
-) -> PyResult<Bound<'py, PyAny>> {
-    match answer {
-        Answer::Returned(payload) => codec::decode(py, &Incoming::of(&payload)),
-        Answer::Raised(payload) => Err(hooks::raised(py, &payload)),
-        Answer::Lost(loss) => Err(hooks::lost(py, &loss, task)),
-    }
+pub(crate) fn value_of<'py>(py: Python<'py>, answer: Answer, task: impl Fn() -> String) -> PyResult<Bound<'py, PyAny>> {
+    hooks::whole(py, || match &answer {
+        Answer::Returned(payload) => codec::decode(py, &Incoming::of(payload)),
+        Answer::Raised(payload) => Err(hooks::raised(py, payload)),
+        Answer::Lost(loss) => Err(hooks::lost(py, loss, &task)),
+    })
 }
 
 /// Positional and keyword arguments.
@@ -172,7 +168,8 @@ impl ApplyResult {
         let Kindred::Call(call) = &this.get().work else { return true };
         let Some((args, kwargs)) = lock(&call.waiting).take() else { return true };
         let kwargs_bound = kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-        match core.submit_call(py, &call.job, call.function.bind(py), args.bind(py), kwargs_bound) {
+        let submit = || core.submit_call(py, &call.job, call.function.bind(py), args.bind(py), kwargs_bound);
+        match hooks::whole(py, submit) {
             Ok(true) => true,
             Ok(false) => {
                 *lock(&call.waiting) = Some((args, kwargs));
@@ -339,6 +336,8 @@ impl ApplyResult {
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         self.settle(py, deadline(timeout))?;
+        // As in `hooks::after_signals`, but not with the lock in hand: a handler may ask for this very result.
+        py.check_signals()?;
         match &*lock(&self.state) {
             State::Done(Ok(value)) => Ok(value.clone_ref(py)),
             State::Done(Err(error)) => Err(PyErr::from_value(error.bind(py).clone().into_any())),

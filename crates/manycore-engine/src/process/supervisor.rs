@@ -59,9 +59,15 @@ impl Supervisor {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches the process behind `pidfd`, which sits in `seat`.
+    /// Watches the process behind `pidfd`, which sits in `seat`; no longer the one
+    /// that sat there before, should nobody have asked how it ended.
     pub fn enlist(&self, seat: u16, pidfd: OwnedFd) -> Result<()> {
         let mut members = self.members();
+        // Its end would be taken for its successor's, who would not be watched any more. To
+        // close the pidfd is not enough: others may hold it open.
+        if let Some(former) = members.remove(&seat) {
+            self.deaths.remove(&former);
+        }
         self.deaths.add(&pidfd, u64::from(seat))?;
         members.insert(seat, pidfd);
         Ok(())
