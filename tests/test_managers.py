@@ -346,7 +346,7 @@ def test_errors(managers, manager):
     shared = manager.list()
     with pytest.raises(managers.RemoteError, match="is not in exposed"):
         shared._callmethod("__class__")
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match="lambda"):
         shared.append(lambda: None)
     shared.append(1)
     assert shared[:] == [1], "the connection is good for more"
@@ -432,6 +432,25 @@ def test_types_of_ones_own(mp, managers):
         assert not hasattr(manager, "silent")
         assert not hasattr(managers.BaseManager, "Counter"), "registered for the class alone"
         assert repr(counter).startswith("<AutoProxy[Counter] object, typeid 'Counter' at ")
+    manager.join()
+
+
+def raise_end_of_file():
+    raise EOFError("in the manager")
+
+
+def test_a_type_that_cannot_be_made(mp, managers):
+    kind = define(managers)
+    kind.register("Broken", raise_end_of_file)
+    with kind(ctx=mp.get_context("fork")) as manager:
+        counter = manager.Counter()
+        with pytest.raises(managers.RemoteError, match="EOFError: in the manager"):
+            manager.Broken()
+        with pytest.raises(managers.RemoteError, match="KeyError"):
+            manager._create("no such type")
+        assert counter.up() == 1
+        assert manager._number_of_objects() == 1
+        del counter
     manager.join()
 
 

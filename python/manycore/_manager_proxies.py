@@ -210,8 +210,8 @@ class BaseProxy:
         popen = context.get_spawning_popen()
         if popen is not None:
             kwds["authkey"] = self._authkey
-            # Until the child has taken a reference of its own; the process object forgets its arguments.
-            popen.__dict__.setdefault("_proxies", []).append(self)
+            # The process object forgets its arguments, and the child takes its own reference only when it runs.
+            popen.keep_for_child(self)
         if self._isauto:
             kwds["exposed"] = self._exposed_
         return RebuildProxy, (AutoProxy if self._isauto else type(self), self._token, self._serializer, kwds)
@@ -471,7 +471,7 @@ class ValueProxy(BaseProxy):
     __class_getitem__ = classmethod(GenericAlias)
 
 
-# What names contain, in the order of the words: operators that are methods of their own, the rest by their names.
+# Operators first, then methods, each in the order of the alphabet.
 BaseListProxy = MakeProxyType(
     "BaseListProxy",
     (

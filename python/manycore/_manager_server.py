@@ -139,68 +139,66 @@ class Server:
 
     def serve_client(self, conn: Any) -> None:
         """Carry out requests until the client is gone; ends the thread by SystemExit."""
-        util.debug("starting server thread to service %r", threading.current_thread().name)
-        recv, send, id_to_obj = conn.recv, conn.send, self.id_to_obj
-        held: set[str] = set()
+        name = threading.current_thread().name
+        util.debug("starting server thread to service %r", name)
+        recv, send, answer_to = conn.recv, conn.send, self._answer_to
+        locks: set[str] = set()
         in_transit.proxies = proxies = []
         try:
             while not self.stop_event.is_set():
-                ident = methodname = obj = None
-                args, kwds = (), {}
                 try:
-                    ident, methodname, args, kwds = recv()
-                    proxies.clear()
-                    if ident is None:
-                        answer = "#RETURN", self._function(methodname)(conn, *args, **kwds)
-                    else:
-                        try:
-                            obj, exposed, gettypeid = id_to_obj[ident]
-                        except KeyError:
-                            if ident not in self.id_to_local_proxy_obj:
-                                raise
-                            obj, exposed, gettypeid = self.id_to_local_proxy_obj[ident]
-                        if methodname not in exposed:
-                            raise AttributeError(
-                                f"method {methodname!r} of {type(obj)!r} object is not in exposed={exposed!r}"
-                            )
-                        function = getattr(obj, methodname)
-                        try:
-                            result = function(*args, **kwds)
-                        except Exception as error:
-                            answer = "#ERROR", error
-                        else:
-                            if gettypeid and methodname in gettypeid:
-                                answer = "#PROXY", self._proxied(conn, gettypeid[methodname], result)
-                            else:
-                                answer = "#RETURN", result
-                            if methodname == "acquire":
-                                held.add(ident)
-                            del result
+                    request = recv()
                 except (EOFError, ConnectionError):
-                    util.debug("got EOF -- exiting thread serving %r", threading.current_thread().name)
+                    util.debug("got EOF -- exiting thread serving %r", name)
                     sys.exit(0)
-                except AttributeError:
-                    answer = self._fall_back(conn, ident, methodname, obj, args, kwds)
                 except Exception:
                     answer = "#TRACEBACK", format_exc()
-                obj = None
+                else:
+                    proxies.clear()
+                    answer = answer_to(conn, request, locks)
                 try:
-                    try:
-                        send(answer)
-                    except (BrokenPipeError, ConnectionResetError):
-                        raise
-                    except Exception:
-                        send(("#UNSERIALIZABLE", format_exc()))
-                except Exception as error:
-                    util.info("exception in thread serving %r", threading.current_thread().name)
-                    util.info(" ... message was %r", answer)
-                    util.info(" ... exception was %r", error)
+                    send(answer)
+                except ConnectionError:
                     sys.exit(1)
+                except Exception:
+                    util.info("in the thread serving %r, the answer %r could not be sent", name, answer)
+                    send(("#UNSERIALIZABLE", format_exc()))
                 # Not kept until the next request comes.
-                del answer, args, kwds
+                request = answer = None
+        except ConnectionError:
+            sys.exit(1)
         finally:
-            for ident in held:
+            for ident in locks:
                 self._let_go(ident)
+
+    def _answer_to(self, conn: Any, request: Any, locks: set[str]) -> tuple[str, Any]:
+        """Carry out one request and return the answer. Objects that were acquired are added to `locks`."""
+        ident = methodname = obj = None
+        args: Any = ()
+        kwds: Any = {}
+        try:
+            ident, methodname, args, kwds = request
+            if ident is None:
+                return "#RETURN", self._function(methodname)(conn, *args, **kwds)
+            # An object to which only proxies in this process refer is in the second.
+            found = self.id_to_obj.get(ident) or self.id_to_local_proxy_obj[ident]
+            obj, exposed, gettypeid = found
+            if methodname not in exposed:
+                raise AttributeError(f"method {methodname!r} of {type(obj)!r} object is not in exposed={exposed!r}")
+            function = getattr(obj, methodname)
+            try:
+                result = function(*args, **kwds)
+            except Exception as error:
+                return "#ERROR", error
+            if methodname == "acquire":
+                locks.add(ident)
+            if gettypeid and methodname in gettypeid:
+                return "#PROXY", self._proxied(conn, gettypeid[methodname], result)
+            return "#RETURN", result
+        except AttributeError:
+            return self._fall_back(conn, ident, methodname, obj, args, kwds)
+        except Exception:
+            return "#TRACEBACK", format_exc()
 
     def _fall_back(self, conn: Any, ident: Any, name: Any, obj: Any, args: Any, kwds: Any) -> tuple[str, Any]:
         """Return the answer to a request for a method that the object does not have, or does not show."""

@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 __all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "Token"]
 
 
-# They are pickled, and shown, by the names under which everybody knows them.
 def _adopt(*homes: ModuleType) -> None:
+    """Have what `homes` define pickled, and shown, by the names under which everybody knows it: as ours."""
     for home in homes:
         for thing in vars(home).values():
             if getattr(thing, "__module__", None) == home.__name__ and thing is not Anchor:

@@ -46,11 +46,16 @@ class Popen:
         self.sentinel: int
         self._lock = _thread.allocate_lock()
         self._owner = os.getpid()
+        self._kept: list[object] = []
         self._launch(process_obj)
 
     def duplicate_for_child(self, fd: int) -> int:
         """Return what stands for `fd` in the child; a forked child has it under the same number."""
         return fd
+
+    def keep_for_child(self, obj: object) -> None:
+        """Hold `obj` until the child has ended: what the child was given refers to it by a name alone."""
+        self._kept.append(obj)
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Return the exit code if the child has finished. With `flag` 0, wait until it has.
@@ -66,6 +71,8 @@ class Popen:
             with self._lock:
                 if self.returncode is None:
                     self.returncode = self._collect()
+            # Outside of the lock: what goes may take its time.
+            self._kept.clear()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
