@@ -276,12 +276,14 @@ def main(sock_fd: int, settings_fd: int, lifeline: int, family: int) -> None:
     util.join_family(family)
     owner = os.pidfd_open(os.getppid())
     on_interrupt = _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    # A parent that ignores it hands that down, and then the kernel would keep no exit status for us.
+    on_child = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     with open(settings_fd, "rb") as file:
         preparation, preload, on_error, interrupt_blocked = reduction.pickle.load(file)
     if not interrupt_blocked:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
     util.make_private(sock_fd)
-    zygote = _Zygote(_socket.socket(fileno=sock_fd), owner, on_interrupt)
+    zygote = _Zygote(_socket.socket(fileno=sock_fd), owner, on_interrupt, on_child)
     zygote.preload(preparation, preload, on_error)
     util._close_stdin()
     util._flush_std_streams()
@@ -293,12 +295,13 @@ def main(sock_fd: int, settings_fd: int, lifeline: int, family: int) -> None:
 class _Zygote:
     """The zygote's end of the line."""
 
-    def __init__(self, sock: _socket.socket, owner: int, on_interrupt: Any) -> None:
+    def __init__(self, sock: _socket.socket, owner: int, on_interrupt: Any, on_child: Any) -> None:
         import select
 
         self._sock = sock
         self._owner = owner
         self._on_interrupt = on_interrupt
+        self._on_child = on_child
         # What a child has to import itself: our main module, if it is not preloaded.
         self._unprepared: dict[str, Any] = {}
         self._preload_error: str | None = None
@@ -436,6 +439,7 @@ class _Zygote:
 
         self._sock.detach()
         _signal.signal(_signal.SIGINT, self._on_interrupt)
+        _signal.signal(_signal.SIGCHLD, self._on_child)
         gc.enable()
         if flags & HAS_LIFELINE:
             hang_on(fds.pop(0))

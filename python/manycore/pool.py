@@ -140,6 +140,9 @@ class _Crew:
             exitcode = process.exitcode
             if exitcode is None:
                 return
+            # A stand-in that a subclass gives may not have the attribute.
+            if getattr(getattr(process, "_popen", None), "status_lost", False):
+                exitcode = None
         go_on = self.core.bury(seat, exitcode)
         self.by_seat.pop(seat, None)
         self.processes[:] = [process for process in self.processes if process in self.by_seat.values()]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Popen"]
 
-# What is reported for a child whose exit status nobody can know: another part of the program reaped it, or the
-# zygote it came from was killed.
+# What is reported for a child whose exit status nobody can know: another part of the program reaped it, the program
+# ignores SIGCHLD, so that the kernel keeps no status, or the zygote it came from was killed.
 UNKNOWN_EXITCODE = 255
 
 
@@ -41,6 +41,8 @@ class Popen:
     def __init__(self, process_obj: BaseProcess) -> None:
         util._flush_std_streams()
         self.returncode: int | None = None
+        # Whether `returncode` only stands for an end that nobody can know.
+        self.status_lost = False
         self.finalizer: util.Finalize | None = None
         self.pid: int
         self.sentinel: int
@@ -86,6 +88,7 @@ class Popen:
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
+            self.status_lost = True
             return UNKNOWN_EXITCODE
         # A tracer may see it before we do; the next poll will ask again.
         return os.waitstatus_to_exitcode(status) if pid == self.pid else None

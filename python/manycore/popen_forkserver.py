@@ -69,5 +69,8 @@ class Popen(popen_fork.Popen):
 
     def _collect(self) -> int | None:
         status = os.read(self._status, 4)
+        if status:
+            return int.from_bytes(status, sys.byteorder, signed=True)
         # End of file: the zygote was killed before it could tell.
-        return int.from_bytes(status, sys.byteorder, signed=True) if status else popen_fork.UNKNOWN_EXITCODE
+        self.status_lost = True
+        return popen_fork.UNKNOWN_EXITCODE
