@@ -184,16 +184,15 @@ def _socket_on(conn: Any) -> Any:
 def DupFd(fd: int) -> Any:
     """Return a picklable stand-in for `fd`, whose `detach()` gives the descriptor in the receiving process.
 
-    While a process is being started the descriptor goes to that child along with it.
+    While a process is being started the descriptor goes to that child along with it; otherwise whoever unpickles the
+    stand-in fetches it from this process, see `resource_sharer`.
     """
     popen = context.get_spawning_popen()
     if popen is not None:
         return popen.DupFd(popen.duplicate_for_child(fd))
-    try:
-        from . import resource_sharer  # type: ignore[attr-defined]
-    except ImportError:
-        raise RuntimeError(f"descriptor {fd} can travel only as an argument of a process being started") from None
-    return resource_sharer.DupFd(fd)
+    from .resource_sharer import DupFd as SharedFd
+
+    return SharedFd(fd)
 
 
 class ChildFd:
