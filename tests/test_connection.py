@@ -357,6 +357,20 @@ def test_what_cannot_be_pickled_is_not_sent(pipe):
     assert reader.recv() == "next"
 
 
+def test_pickling_that_closes_the_connection(mp):
+    class Closes:
+        def __reduce__(self):
+            reader.close()
+            writer.close()
+            return int, ()
+
+    reader, writer = mp.Pipe()
+    with pytest.raises((OSError, TypeError)):
+        writer.send(Closes())
+    with pytest.raises(OSError):
+        writer.send(1)
+
+
 # --- ends ---
 
 

@@ -87,14 +87,16 @@ pub(super) fn replaced_loads(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>
     class.map(|class| class.getattr(intern!(py, "loads"))).transpose()
 }
 
-/// Sends `value` as one message.
-pub(super) fn send(py: Python<'_>, end: &ConnectionEnd, fd: i32, value: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Sends `value` as one message. Pickling may run code that closes the connection, so what it is sent through is
+/// asked for afterwards.
+pub(super) fn send(py: Python<'_>, end: &ConnectionEnd, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let pickling = Pickling::get(py)?;
     if let Some(class) = pickling.replaced(py)? {
         let message = class.call_method1(intern!(py, "dumps"), (value,))?;
-        return end.send_piece(py, fd, Exported::bytes_of(&message)?.piece());
+        return end.send_piece(py, end.to_write()?, Exported::bytes_of(&message)?.piece());
     }
     // The other end of a pipe understands what we understand; a client may be any version of Python.
+    let fd = end.to_write()?;
     let protocol = if end.link.is_near(fd) { 5 } else { pickling.protocol };
     let mut short = Short::new();
     if protocol >= 4 && scalar::encode(value, protocol, &mut short) {
@@ -108,7 +110,7 @@ pub(super) fn send(py: Python<'_>, end: &ConnectionEnd, fd: i32, value: &Bound<'
     let chunks = pickle(py, pickling, value, protocol)?;
     let exported = chunks.iter().map(|chunk| Exported::memory_of(chunk.bind(py))).collect::<PyResult<Vec<_>>>()?;
     let pieces: Vec<Piece<'_>> = exported.iter().map(Exported::piece).collect();
-    end.send_pieces(py, fd, &pieces)
+    end.send_pieces(py, end.to_write()?, &pieces)
 }
 
 fn pickle(py: Python<'_>, pickling: &Pickling, value: &Bound<'_, PyAny>, protocol: u8) -> PyResult<Vec<Py<PyAny>>> {

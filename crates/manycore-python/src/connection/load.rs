@@ -147,6 +147,7 @@ impl Pickle<'_> {
     fn receive(&mut self, py: Python<'_>, room: &mut Room<'_>) -> PyResult<()> {
         let len = room.left();
         if len > 0 {
+            room.prefer_large_pages();
             self.source.fill(py, self.fd, room)?;
             self.left -= len;
         }

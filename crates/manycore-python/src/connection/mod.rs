@@ -92,8 +92,8 @@ impl ConnectionEnd {
 
     /// Send a picklable object.
     fn send(&self, py: Python<'_>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
-        let fd = self.to_write()?;
-        dump::send(py, self, fd, obj)
+        self.to_write()?;
+        dump::send(py, self, obj)
     }
 
     /// Send the bytes of a bytes-like object, or `size` of them from `offset` on.
@@ -287,6 +287,7 @@ impl ConnectionEnd {
     fn body<'py>(&self, py: Python<'py>, fd: i32, len: usize, begun: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let mut landing = Landing::bytes(py, len)?;
         let mut room = landing.room(0);
+        room.prefer_large_pages();
         room.put(begun);
         self.fill(py, fd, &mut room)?;
         Ok(landing.into_object().into_bound(py))
@@ -294,7 +295,6 @@ impl ConnectionEnd {
 
     /// Receives the whole of `room`.
     fn fill(&self, py: Python<'_>, fd: i32, room: &mut Room<'_>) -> PyResult<()> {
-        room.prefer_large_pages();
         match gate::enter(py, || self.link.fill(fd, room))? {
             Took::All => Ok(()),
             _ if room.filled() == 0 => Err(end_of_file()),
