@@ -120,9 +120,16 @@ fn warm_blocks_are_used_before_cold_ones() {
     let mut owner = Allocator::take_over(part).unwrap();
     let [warm, cold, other] = [(); 3].map(|()| owner.allocate(part, 2 << 20).unwrap());
     for block in [other, warm, cold] {
+        assert_eq!(part.warm_up(block, 2_000_000).unwrap(), None);
         part.set_warm(block, block == warm).unwrap();
         part.give_back(block).unwrap();
     }
     let order = [(); 3].map(|()| owner.allocate(part, 2 << 20).unwrap().number());
     assert_eq!(order, [warm.number(), cold.number(), other.number()]);
+    // What is counted is what was in it, the most since it was cold.
+    let again = |number: usize| part.held().find(|(block, _)| block.number() == number).unwrap().0;
+    assert_eq!(part.warm_up(again(warm.number()), 5_000).unwrap(), Some(489 * 4096));
+    assert_eq!(part.warmth(again(warm.number())).unwrap(), 489 * 4096);
+    assert_eq!(part.warm_up(again(cold.number()), 5_000).unwrap(), None);
+    assert_eq!(part.warmth(again(cold.number())).unwrap(), 2 * 4096);
 }

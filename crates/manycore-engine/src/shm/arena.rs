@@ -67,6 +67,12 @@ fn word(generation: u32, phase: u64) -> u64 {
     u64::from(generation) << 32 | phase
 }
 
+/// In [`Label::warm`]: the pages are counted.
+const COUNTED: u32 = 1 << 31;
+
+/// Bytes of a page, for that count.
+const PAGE: u64 = 4096;
+
 /// What stands in the arena about one block.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -84,7 +90,8 @@ pub struct Label {
     /// read after a death. In a pool a worker's seat plus one, or [`HELD_BY_CALLER`];
     /// in a channel the name of a process.
     holder: AtomicU64,
-    /// 1 while the free block's memory is counted as kept warm.
+    /// Pages of memory the block has, about; with [`COUNTED`] while it is free and they are
+    /// counted as kept warm.
     warm: AtomicU32,
 }
 
@@ -148,10 +155,30 @@ impl<'a> Part<'a> {
         Ok(())
     }
 
-    /// Says whether the memory of `block` is counted as warm from now on; gives what
-    /// was said before. Only whoever holds the block asks.
-    pub fn set_warm(&self, block: BlockRef, warm: bool) -> Result<bool> {
-        Ok(self.label(block)?.warm.swap(u32::from(warm), Ordering::Relaxed) != 0)
+    /// `block` was allocated for `bytes` of payload. Gives how many bytes of its memory were
+    /// counted as kept warm, and are no more; None where it was cold. Only its holder asks.
+    pub fn warm_up(&self, block: BlockRef, bytes: u64) -> Result<Option<u64>> {
+        let warm = &self.label(block)?.warm;
+        let before = warm.load(Ordering::Relaxed);
+        let counted = (before & COUNTED != 0).then_some(before & !COUNTED);
+        let pages = u32::try_from(bytes.div_ceil(PAGE)).unwrap_or(u32::MAX) & !COUNTED;
+        warm.store(pages.max(counted.unwrap_or(0)), Ordering::Relaxed);
+        Ok(counted.map(|pages| u64::from(pages) * PAGE))
+    }
+
+    /// Bytes of memory that `block` has, about: the most a payload had in it since its
+    /// memory last went back to the kernel.
+    pub fn warmth(&self, block: BlockRef) -> Result<u64> {
+        Ok(u64::from(self.label(block)?.warm.load(Ordering::Relaxed) & !COUNTED) * PAGE)
+    }
+
+    /// Says of `block`, before it is given back, whether its memory is counted as kept warm or went
+    /// back to the kernel.
+    pub fn set_warm(&self, block: BlockRef, warm: bool) -> Result<()> {
+        let word = &self.label(block)?.warm;
+        let pages = word.load(Ordering::Relaxed);
+        word.store(if warm { pages | COUNTED } else { 0 }, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The blocks that carry a payload, and who holds each.
@@ -255,7 +282,7 @@ impl Shelf for Lists {
         // The last one given back is the warmest, unless it was the one too many whose
         // memory went back to the kernel: then a warm one lies below it.
         let is_warm = |number: &u32| {
-            part.labels.get(*number as usize).is_some_and(|label| label.warm.load(Ordering::Relaxed) != 0)
+            part.labels.get(*number as usize).is_some_and(|label| label.warm.load(Ordering::Relaxed) & COUNTED != 0)
         };
         let warm = if class >= LARGE_CLASS { list.iter().rposition(is_warm) } else { None };
         Ok(warm.map(|at| list.remove(at)).or_else(|| list.pop()))

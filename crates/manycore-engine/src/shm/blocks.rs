@@ -77,13 +77,15 @@ impl Blocks {
             self.mapping.restore(&self.file, self.place(block, offset), size as usize)?;
         }
         if size >= LARGE {
-            let before = warm.fetch_add(size, Ordering::Relaxed);
-            if before.saturating_add(size) > self.keep_warm.load(Ordering::Relaxed) {
+            // Blocks are up to twice as large as what was ever in them.
+            let bytes = part.warmth(block)?.min(size);
+            let before = warm.fetch_add(bytes, Ordering::Relaxed);
+            let keeps = before.saturating_add(bytes) <= self.keep_warm.load(Ordering::Relaxed);
+            if !keeps {
                 self.mapping.discard(self.place(block, offset), size as usize);
-                warm.fetch_sub(size, Ordering::Relaxed);
-            } else {
-                part.set_warm(block, true)?;
+                warm.fetch_sub(bytes, Ordering::Relaxed);
             }
+            part.set_warm(block, keeps)?;
         }
         part.give_back(block)
     }
@@ -185,14 +187,14 @@ impl Lease {
         message: Message<'_>,
         warm: &AtomicU64,
     ) -> Result<Lease> {
-        let was_warm = part.set_warm(block, false)?;
-        let (_, size) = part.extent(block)?;
-        if was_warm {
-            warm.fetch_sub(size, Ordering::Relaxed);
-        }
         let total = message.total().map_or(u64::MAX, |total| total as u64);
+        let counted = part.warm_up(block, total)?;
+        let (_, size) = part.extent(block)?;
+        if let Some(bytes) = counted {
+            warm.fetch_sub(bytes.min(size), Ordering::Relaxed);
+        }
         let mut lease = Lease::new(home, block, total, message.head.len() as u64)?;
-        lease.cold = size >= LARGE && !was_warm;
+        lease.cold = size >= LARGE && counted.is_none();
         Ok(lease)
     }
 
