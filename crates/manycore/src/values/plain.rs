@@ -6,7 +6,12 @@ use super::{Part, SEGMENT_FROM};
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Kind, Result};
 use bytemuck::Pod;
+use manycore_engine::os::memory::prefer_huge_pages;
 use std::any::Any;
+
+/// From this many bytes on a copy asks for huge pages: its memory is new, and a page of the usual size
+/// takes longer to come than to fill.
+const HUGE: usize = 8 << 20;
 
 macro_rules! for_each_number {
     ($vector:ident => $body:expr) => {
@@ -66,7 +71,14 @@ pub(crate) fn copy<T: Pod>(bytes: &[u8]) -> Result<Vec<T>> {
     }
     // Aligned in a segment, mostly not in a head.
     Ok(match bytemuck::try_cast_slice::<u8, T>(bytes) {
-        Ok(items) => items.to_vec(),
+        Ok(items) => {
+            let mut vector = Vec::with_capacity(items.len());
+            if bytes.len() >= HUGE {
+                prefer_huge_pages(vector.spare_capacity_mut());
+            }
+            vector.extend_from_slice(items);
+            vector
+        }
         Err(_) => bytemuck::allocation::pod_collect_to_vec(bytes),
     })
 }

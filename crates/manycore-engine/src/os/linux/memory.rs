@@ -12,6 +12,7 @@ use super::refused;
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 
@@ -254,4 +255,18 @@ pub unsafe fn write_file(file: impl AsFd, mut offset: usize, mut source: *const 
 pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit).max(1))
+}
+
+/// Asks for huge pages where `room` has no memory yet: fewer faults, each of them cheaper by the byte. Where
+/// the kernel has none, nothing changes.
+pub fn prefer_huge_pages<T>(room: &mut [MaybeUninit<T>]) {
+    const HUGE: usize = 2 << 20;
+    let (start, len) = (room.as_mut_ptr().addr(), size_of_val(room));
+    let (first, last) = (start.next_multiple_of(HUGE), (start + len) / HUGE * HUGE);
+    if first < last {
+        let base = room.as_mut_ptr().cast::<u8>().wrapping_add(first - start);
+        // SAFETY: whole huge pages inside of memory that is borrowed for this; the advice changes
+        // no byte of it.
+        let _ = unsafe { madvise(base.cast(), last - first, Advice::LinuxHugepage) };
+    }
 }
