@@ -112,7 +112,7 @@ impl<R: DeserializeOwned + 'static> Process<R> {
     /// - [`Error::is_panic`]: the task panicked; [`Error::panic`] says where.
     /// - [`Error::is_worker_lost`]: the process was killed, crashed, or exited before
     ///   the task returned.
-    /// - [`Error::is_start`]: it did not reach [`crate::init`].
+    /// - [`Error::is_start`]: it did not reach [`crate::init`]; [`Error::is_different_build`]: it is another program.
     /// - [`Error::is_encoding`]: the result cannot travel.
     pub fn join(&mut self) -> Result<R> {
         self.wait(None)?;
