@@ -31,6 +31,9 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 # What the standard package calls unbounded: the largest value of a semaphore.
 _UNBOUNDED = 2**31 - 1
 
+# What ends a feeder thread; subclasses that bring their own thread import it.
+_sentinel = object()
+
 # Every queue of this process by its id, for what a fork asks of them.
 _known: weakref.WeakValueDictionary[int, Queue | SimpleQueue] = weakref.WeakValueDictionary()
 
@@ -160,13 +163,23 @@ class Queue:
 
     _channel: Any
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_feed" in vars(cls) or "_start_thread" in vars(cls):
+            from . import _piped_queue
+
+            _piped_queue.adapt(cls, _piped_queue.Queue)
+
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         if maxsize <= 0:
             maxsize = _UNBOUNDED
         self._maxsize = maxsize
         self._opid = os.getpid()
         self._ignore_epipe = False
-        self._open(_engine.Channel(None if maxsize >= _UNBOUNDED else maxsize))
+        self._make(ctx)
+
+    def _make(self, ctx: Any) -> None:
+        self._open(_engine.Channel(None if self._maxsize >= _UNBOUNDED else self._maxsize))
 
     def _open(self, channel: _engine.Channel) -> None:
         self._channel = channel
@@ -305,7 +318,7 @@ class Queue:
                 while not buffer:
                     notempty.wait()
                 message = buffer[0]
-            if message is None:
+            if message is _sentinel:
                 return
             channel.put_encoded(*message)
             # Only now: whoever puts meanwhile must find that something is kept.
@@ -321,7 +334,7 @@ class Queue:
     @staticmethod
     def _finalize_close(buffer: collections.deque[Any], notempty: threading.Condition) -> None:
         with notempty:
-            buffer.append(None)
+            buffer.append(_sentinel)
             notempty.notify()
 
     @staticmethod
@@ -356,7 +369,17 @@ class SimpleQueue:
 
     _channel: Any
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "put" in vars(cls) and "__setstate__" in vars(cls):
+            from . import _piped_queue
+
+            _piped_queue.adapt(cls, _piped_queue.SimpleQueue)
+
     def __init__(self, *, ctx: Any) -> None:
+        self._make(ctx)
+
+    def _make(self, ctx: Any) -> None:
         self._open(_engine.Channel())
 
     def _open(self, channel: _engine.Channel) -> None:
