@@ -124,9 +124,9 @@ impl Invitation {
         Err(Error::new(
             Kind::DifferentBuild,
             format!(
-                "a process cannot run the tasks it was started for: its program is another one, or another build, or has \
-                 not loaded the same libraries (fingerprint {fingerprint:016x} instead of {:016x}); start all processes \
-                 from one executable, and load libraries with tasks before manycore::init()",
+                "a process cannot run the tasks it was started for: its program is another one, or another build, or \
+                 has not loaded the same libraries (fingerprint {fingerprint:016x} instead of {:016x}); start all \
+                 processes from one executable, and load libraries with tasks before manycore::init()",
                 self.fingerprint
             ),
         ))

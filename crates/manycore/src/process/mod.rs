@@ -350,8 +350,8 @@ impl<R> Process<R> {
             return Error::new(Kind::WorkerLost, message);
         }
         let message = format!(
-            "process {pid} ({name}) {how} before it reached manycore::init(); make that the first line of main, and see \
-             what the program writes to stderr"
+            "process {pid} ({name}) {how} before it reached manycore::init(); make that the first line of main, and \
+             see what the program writes to stderr"
         );
         Error::new(Kind::Start, message)
     }
