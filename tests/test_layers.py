@@ -43,6 +43,7 @@ HEAVY = {
 #: Files that are themselves loaded on first use, and what they may import at their top.
 LATE = {
     "_manager_server": {"traceback"},
+    "_piped_queue": {"queue"},
     "_threads": {"queue"},
     "connection": {"socket", "selectors", "tempfile"},
     "dummy/__init__": {"array", "queue"},
