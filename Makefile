@@ -35,7 +35,7 @@ help:
 	@echo "make develop   build manycore into .venv (quick when nothing changed)"
 	@echo "make demo      run the tutorial; a table of every method's time        DEMO='--rounds 3'"
 	@echo "make test      every check: lint, Rust tests, loom models, Python tests PYTEST='-k pool -x'"
-	@echo "make lint      formatting, clippy, rustdoc, ruff, pyright, stubtest"
+	@echo "make lint      formatting, clippy, rustdoc, ruff, pyright, stubtest, the guide"
 	@echo "make conformance      CPython's own tests against manycore             CONFORMANCE='--start-method fork TestWait'"
 	@echo "make conformance-all  the same on every interpreter                   PYTHONS='python3.12 python3.13'"
 	@echo "make docs      the guide, in target/docs/index.html"
