@@ -230,27 +230,6 @@ def test_kill_from_outside_while_running(mp, pool, gate):
 
 
 @only_manycore
-def test_a_stopped_worker_delays_only_its_own_task(mp, pool, gate):
-    result = pool.apply_async(tasks.wait_at, (gate, "late"))
-    (pid,) = gate.arrivals(1)
-    os.kill(pid, signal.SIGSTOP)
-    assert pool.map(tasks.square, range(20), chunksize=1) == [n * n for n in range(20)]
-    os.kill(pid, signal.SIGCONT)
-    gate.open()
-    assert result.get() == "late"
-
-
-@only_manycore
-def test_terminate_with_a_stopped_worker(mp, gate):
-    pool = mp.Pool(1)
-    pool.apply_async(tasks.wait_at, (gate,))
-    (pid,) = gate.arrivals(1)
-    os.kill(pid, signal.SIGSTOP)
-    pool.terminate()
-    pool.join()
-
-
-@only_manycore
 def test_worker_lost_is_an_ordinary_exception(mp, pool):
     """It pickles, so that a nested pool can report it; it has the standard package's error as base."""
     import pickle

@@ -44,6 +44,10 @@ mod tests {
         ("killed_before_finish_of_a_small_task", killed_with_a_small_task),
         ("killed_at_start_up", killed_at_start_up),
         ("a_pool_whose_workers_never_start_gives_up", never_starting),
+        ("killed_spinning", || killed_at("spinning", false)),
+        ("killed_when_woken", killed_when_woken),
+        ("stopped_spinning", || stopped_at("spinning")),
+        ("stopped_when_woken", || stopped_at("woken")),
         ("killed_asleep", killed_asleep),
         ("killed_while_stuck", killed_while_stuck),
         ("a_worker_that_exits", a_worker_that_exits),
@@ -104,6 +108,43 @@ mod tests {
             assert_eq!(lost(&outcomes), wanted);
             assert_eq!(face.dead, [(pid, KILLED)]);
             face.launch(None);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    /// A worker that is alone with its post or its wake, and stopped: the other gets the tasks.
+    fn stopped_at(point: &str) {
+        on_a_pool(2, |mut face| {
+            let victim = face.launch_stopping(point);
+            face.wait_until_ready(victim);
+            let other = face.launch(None);
+            face.wait_until_ready(other);
+            let stat = format!("/proc/{}/stat", face.children[&victim].pid());
+            let is_stopped = || std::fs::read_to_string(&stat).unwrap().contains(") T ");
+            // One at a time: two would wake two.
+            for number in 0.. {
+                assert_eq!(lost(&face.map(number..number + 1, Mode::Small)), []);
+                if number > 5 && is_stopped() {
+                    break;
+                }
+            }
+            face.children[&victim].kill().unwrap();
+            face.wait_for_deaths(1);
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    /// It dies with the wake for a task, which it has not claimed.
+    fn killed_when_woken() {
+        on_a_pool(1, |mut face| {
+            face.launch(Some("woken"));
+            let mut number = 0;
+            while face.dead.is_empty() {
+                assert_eq!(lost(&face.map(number..number + 1, Mode::Small)), []);
+                number += 1;
+            }
             goes_on(&mut face);
             face.close();
         });

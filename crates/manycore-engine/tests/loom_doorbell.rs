@@ -160,19 +160,46 @@ fn a_dead_spinner_is_buried() {
 /// wake went with it, and the burial gives another.
 #[test]
 fn a_dead_sleepers_wake_is_given_again() {
-    model(2, || {
+    a_lost_wake(|table| table.doorbell.bury(1, &table.queue()));
+}
+
+/// A sleeper is stopped after it was woken for a task and before it claimed it: the
+/// caller looks again, and wakes another.
+#[test]
+fn a_stopped_sleepers_wake_is_given_again() {
+    a_lost_wake(|table| table.doorbell.remind(&table.queue()));
+}
+
+/// One of two sleepers takes a wake and does nothing; `mend` is what the caller does then.
+fn a_lost_wake(mend: impl Fn(&Table) + Clone + Send + Sync + 'static) {
+    model(2, move || {
         let table = Table::new(2);
-        let dying = process(&table, |table| table.doorbell.sleep(&table.queue(), None).unwrap());
-        let undertaker = process(&table, |table| {
-            dying.join().unwrap();
-            table.doorbell.bury(1, &table.queue());
+        let idle = process(&table, |table| table.doorbell.sleep(&table.queue(), None).unwrap());
+        let mend = mend.clone();
+        let caller = process(&table, move |table| {
+            idle.join().unwrap();
+            mend(table);
         });
         let sleeper = process(&table, |table| table.work(2));
         table.publish(0, 10);
         table.doorbell.published(&table.queue(), false);
         assert_eq!(sleeper.join().unwrap(), Some((0, 10)));
-        // Where the wake went to the other, the mortal still sleeps.
+        // Where the wake went to the other, the idle one still sleeps.
         table.doorbell.close();
-        undertaker.join().unwrap();
+        caller.join().unwrap();
+    });
+}
+
+/// A spinner is stopped at its post, and the caller had counted on it.
+#[test]
+fn a_stopped_spinner_is_not_waited_for() {
+    model(3, || {
+        let table = Table::new(2);
+        assert!(table.doorbell.may_spin(1));
+        let sleeper = process(&table, |table| table.work(2));
+        table.publish(0, 10);
+        table.doorbell.published(&table.queue(), false);
+        table.doorbell.remind(&table.queue());
+        assert_eq!(sleeper.join().unwrap(), Some((0, 10)));
     });
 }

@@ -24,7 +24,8 @@ pub enum Woken {
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// A signal handler may run in another thread, or between the last look and the
-/// sleep; so the helmsman comes up for air this often, too.
+/// sleep, and a stopped worker may hold a task's wake; so the helmsman comes up for
+/// air this often, too.
 const AIR: Duration = Duration::from_millis(500);
 
 /// Nanoseconds of spinning before a sleep: 2 µs when spinning never paid, and at
@@ -154,8 +155,11 @@ impl<'a> Helm<'a> {
             if queue.any_done() { Ok(Vec::new()) } else { pool.supervisor.wait(Some(left.unwrap_or(AIR).min(AIR))) };
         doorbell.caller_woke();
         let events = events?;
-        if events.is_empty() && !queue.any_done() && left.is_none_or(|left| left > AIR) {
-            return Err(Error::new(Kind::Interrupted, "time to look for signals"));
+        if events.is_empty() && !queue.any_done() {
+            doorbell.remind(&queue);
+            if left.is_none_or(|left| left > AIR) {
+                return Err(Error::new(Kind::Interrupted, "time to look for signals"));
+            }
         }
         pool.ledger().note(&events);
         Ok((spin / 2).max(SPIN.0))

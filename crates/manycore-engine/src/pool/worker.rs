@@ -163,6 +163,7 @@ impl Worker {
             return Ok(Next::End);
         }
         if doorbell.may_spin(self.seat) {
+            fault::point("spinning");
             let task = self.spin();
             // After the claim: who leaves the post looks whether more has come, and
             // must not take the task in its own hand for it.
@@ -172,6 +173,7 @@ impl Worker {
             }
         }
         doorbell.sleep(&queue, None)?;
+        fault::point("woken");
         Ok(Next::Again)
     }
 

@@ -107,6 +107,12 @@ impl Doorbell {
         self.caller_asleep.0.load(Ordering::Relaxed) != 0 && self.caller_asleep.0.swap(0, Ordering::Relaxed) != 0
     }
 
+    /// Nothing has been finished for a while: wakes another worker if tasks wait, since
+    /// the one that was woken, or spins, may be stopped.
+    pub fn remind(&self, queue: &Queue<'_>) {
+        self.published(queue, true);
+    }
+
     /// The worker in `seat` is dead: what it promised to the others is undone.
     pub fn bury(&self, seat: u16, queue: &Queue<'_>) {
         self.stop_spinning(seat, queue);

@@ -174,12 +174,21 @@ impl Face {
 
     /// Starts a worker that is to die at `point`, or nowhere.
     pub fn launch(&mut self, point: Option<&str>) -> u16 {
+        self.launch_with(point.map(|point| format!("MANYCORE_FAIL_POINT={point}")))
+    }
+
+    /// Starts a worker that is to stop at `point`.
+    pub fn launch_stopping(&mut self, point: &str) -> u16 {
+        self.launch_with(Some(format!("MANYCORE_STOP_POINT={point}")))
+    }
+
+    fn launch_with(&mut self, setting: Option<String>) -> u16 {
         let seat = self.pool.take_seat().unwrap();
         let (kept, given) = lifeline::pair().unwrap();
         let passed = [self.pool.region().file().as_raw_fd(), self.pool.bell().as_raw_fd(), given.as_raw_fd()];
         let [region, bell, lifeline] = passed;
         let mut environment = vec![format!("{WORKER}={seat},{region},{bell},{lifeline}")];
-        environment.extend(point.map(|point| format!("MANYCORE_FAIL_POINT={point}")));
+        environment.extend(setting);
         let environment: Vec<&OsStr> = environment.iter().map(OsStr::new).collect();
         let inherit: Vec<RawFd> = passed.iter().chain(&self.pass_on).copied().collect();
         let program = std::env::current_exe().unwrap();
