@@ -186,6 +186,33 @@ if __name__ == "__main__":
     assert out.splitlines() == [EXPECTED] * 4
 
 
+@pytest.mark.parametrize("how", ["module", "folder", "package"])
+def test_in_children_of_other_programs(tmp_path, program, how):
+    """Children find the main module again, however it was named."""
+    text = (
+        MEANS
+        + """
+if __name__ == "__main__":
+    for method in multiprocessing.get_all_start_methods():
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            print(pool.map(where if REACHABLE else str, [0])[0])
+"""
+    )
+    if how == "module":
+        program("", "package/__init__.py")
+        program(text.replace("REACHABLE", "True"), "package/tool.py")
+        arguments = ["-m", "package.tool"]
+    else:
+        # A __main__.py has no guard by custom, so children do not import it: what it defines is known to a fork alone.
+        main = program(text.replace("REACHABLE", "method == 'fork'"), "folder/__main__.py")
+        arguments = [os.path.dirname(main)] if how == "folder" else ["-m", "folder"]
+        program("", "folder/__init__.py")
+    code, out, error = run([*OURS, *arguments], cwd=tmp_path)
+    assert (code, error) == (0, "")
+    expected = [EXPECTED] * 3 if how == "module" else [EXPECTED, "0", "0"]
+    assert sorted(out.splitlines()) == sorted(expected)
+
+
 def test_in_other_interpreters(tmp_path, program):
     program(MEANS + "print(where())", "child.py")
     program(
