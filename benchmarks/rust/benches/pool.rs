@@ -57,8 +57,8 @@ impl Drop for ChannelWorker {
 }
 
 fn round_trips(pool: &Pool) {
-    // Short rounds, many of them: what else the machine does hits few of them.
-    const TIMES: u32 = 400;
+    // Long enough that both sides have learned how long to look before they sleep.
+    const TIMES: u32 = 4_000;
     let all = 0..u64::from(TIMES);
     let peers = procspawn::Pool::new(WORKERS).expect("a pool");
     let channel = ChannelWorker::start();
@@ -76,7 +76,7 @@ fn round_trips(pool: &Pool) {
         .way("procspawn: pool", || {
             all.clone().for_each(|x| assert_eq!(peers.spawn(x, increment).join().expect("a result"), x + 1));
         })
-        .run(51);
+        .run(15);
 }
 
 fn many(pool: &Pool) {
