@@ -1,6 +1,5 @@
 """The process object, in every start method: what it is given, what it tells, how it ends."""
 
-import asyncio
 import gc
 import json
 import multiprocessing
@@ -8,7 +7,6 @@ import os
 import pathlib
 import re
 import select
-import selectors
 import signal
 import sys
 import threading
@@ -456,45 +454,6 @@ def test_a_child_reaped_by_somebody_else(mp):
     assert process.exitcode == 255
 
 
-def test_sentinel_with_select_and_selectors(ctx, gate):
-    process = ctx.Process(target=wait_at, args=(gate,))
-    process.start()
-    gate.arrivals()
-    assert isinstance(process.sentinel, int)
-    assert select.select([process.sentinel], [], [], 0)[0] == []
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.sentinel, selectors.EVENT_READ)
-        assert selector.select(0) == []
-        gate.open()
-        assert len(selector.select()) == 1
-    assert select.select([process.sentinel], [], [])[0] == [process.sentinel]
-    process.join()
-    assert process.exitcode == 0
-    assert select.select([process.sentinel], [], [])[0] == [process.sentinel]
-
-
-def test_sentinel_with_asyncio(ctx, gate):
-    async def wait_for_end():
-        process = ctx.Process(target=wait_at, args=(gate,))
-        process.start()
-        loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-
-        def on_end():
-            loop.remove_reader(process.sentinel)
-            ended.set_result(process)
-
-        loop.add_reader(process.sentinel, on_end)
-        await loop.run_in_executor(None, gate.arrivals)
-        assert not ended.done()
-        gate.open()
-        await ended
-        process.join()
-        return process.exitcode
-
-    assert asyncio.run(wait_for_end()) == 0
-
-
 def test_active_children(mp, ctx, gate):
     processes = [ctx.Process(target=wait_at, args=(gate,)) for _ in range(3)]
     assert not set(processes) & set(mp.active_children())
@@ -625,47 +584,3 @@ def test_the_object_is_collected(ctx):
     del process
     gc.collect()
     assert reference() is None
-
-
-@pytest.mark.only("manycore", reason="the census asks the standard package for processes only")
-@pytest.mark.methods("fork", "forkserver")
-@pytest.mark.parametrize("daemon", [False, True])
-def test_many_processes_leave_nothing(ctx, daemon):
-    before = census.descriptor_kinds()
-    for _ in range(200):
-        process = ctx.Process(target=nothing, daemon=daemon)
-        process.start()
-        process.join()
-        assert process.exitcode == 0
-    del process
-    gc.collect()
-    assert census.descriptor_kinds() == before
-
-
-def test_many_at_once(ctx, gate):
-    count = 5 if ctx.get_start_method() == "spawn" else 40
-    processes = [ctx.Process(target=wait_at, args=(gate,)) for _ in range(count)]
-    for process in processes:
-        process.start()
-    assert sorted(gate.arrivals(count)) == sorted(process.pid for process in processes)
-    gate.open()
-    for process in processes:
-        process.join()
-    assert {process.exitcode for process in processes} == {0}
-
-
-@pytest.mark.only("manycore", reason="the standard package's forkserver loses statuses then")
-@pytest.mark.methods("fork", "forkserver")
-def test_threads_start_processes_at_once(ctx):
-    codes = []
-
-    def work():
-        for _ in range(10):
-            codes.append(run(ctx, exit_with, 7).exitcode)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert codes == [7] * 40

@@ -1,6 +1,12 @@
-"""Very many short processes: each tells its own exit code, and nothing of them stays."""
+"""Many processes, one after the other and at once: each tells its own exit code, and nothing of them stays."""
+
+import gc
+import sys
+import threading
 
 import pytest
+
+from support import census
 
 SCRIPT = """
 import gc
@@ -48,3 +54,50 @@ def test_ten_thousand_short_processes(script, method, count):
     # Some hundred bytes kept of each process would show.
     assert grown < 1 << 20
     assert program.orphans() == {}
+
+
+@pytest.mark.only("manycore", reason="the census asks the standard package for processes only")
+@pytest.mark.methods("fork", "forkserver")
+@pytest.mark.parametrize("daemon", [False, True])
+def test_many_processes_leave_nothing(ctx, daemon):
+    before = census.descriptor_kinds()
+    for _ in range(200):
+        process = ctx.Process(target=int, daemon=daemon)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    del process
+    gc.collect()
+    assert census.descriptor_kinds() == before
+
+
+def test_many_at_once(ctx, gate):
+    count = 5 if ctx.get_start_method() == "spawn" else 40
+    processes = [ctx.Process(target=gate.arrive) for _ in range(count)]
+    for process in processes:
+        process.start()
+    assert sorted(gate.arrivals(count)) == sorted(process.pid for process in processes)
+    gate.open()
+    for process in processes:
+        process.join()
+    assert {process.exitcode for process in processes} == {0}
+
+
+@pytest.mark.only("manycore", reason="the standard package's forkserver loses statuses then")
+@pytest.mark.methods("fork", "forkserver")
+def test_threads_start_processes_at_once(ctx):
+    codes = []
+
+    def work():
+        for _ in range(10):
+            process = ctx.Process(target=sys.exit, args=(7,))
+            process.start()
+            process.join()
+            codes.append(process.exitcode)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [7] * 40
