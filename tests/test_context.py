@@ -94,7 +94,7 @@ def test_contexts(mp):
 def test_a_context_has_what_the_package_has(mp):
     context = mp.get_context("spawn")
     for name in mp.__all__:
-        if name not in ("get_all_start_methods", "Process", "reducer"):
+        if name not in ("get_all_start_methods", "install", "Process", "reducer"):
             assert hasattr(context, name), name
     assert context.current_process() is mp.current_process()
     assert context.TimeoutError is mp.TimeoutError
@@ -207,31 +207,6 @@ def test_usable_cpu_count_follows_the_affinity(mp):
         assert mp.usable_cpu_count() == 1
     finally:
         os.sched_setaffinity(0, before)
-
-
-@pytest.mark.only("manycore", reason="the standard package has no such function")
-@pytest.mark.parametrize(
-    ("inner", "outer", "quota"),
-    [
-        ({"cpu.max": "max 100000"}, {}, None),
-        ({"cpu.max": "150000 100000"}, {}, 2),
-        ({"cpu.max": "10000 100000"}, {}, 1),
-        ({"cpu.max": "max 100000"}, {"cpu.max": "300000 100000"}, 3),
-        ({"cpu.max": "900000 100000"}, {"cpu.max": "400000 100000"}, 4),
-        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, {}, None),
-        ({"cpu.cfs_quota_us": "250000\n", "cpu.cfs_period_us": "100000\n"}, {}, 3),
-        ({"cpu.max": "nonsense"}, {}, None),
-        ({}, {}, None),
-    ],
-)
-def test_quotas_of_control_groups(mp, monkeypatch, tmp_path, inner, outer, quota):
-    group = tmp_path / "outer" / "inner"
-    group.mkdir(parents=True)
-    for folder, files in ((group, inner), (group.parent, outer)):
-        for name, text in files.items():
-            (folder / name).write_text(text)
-    monkeypatch.setattr(mp.context, "_cgroup_directories", lambda: [(str(group), str(tmp_path))])
-    assert mp.context._cgroup_quota() == quota
 
 
 # --- exceptions ---

@@ -457,78 +457,12 @@ def assert_spawning(obj: object) -> None:
 
 
 def _usable_cpu_count() -> int:
+    # Loads the compiled module (a millisecond), which a pool does in any case.
+    from ._engine import usable_cpu_count
+
     if sys.version_info >= (3, 13):
         # Affinity, or what the user has set by -X cpu_count or PYTHON_CPU_COUNT.
         count = os.process_cpu_count() or 1
     else:
         count = len(os.sched_getaffinity(0))
-    try:
-        from ._engine import usable_cpu_count  # type: ignore[attr-defined]
-    except ImportError:
-        quota = _cgroup_quota()
-        return count if quota is None else max(1, min(count, quota))
     return min(count, usable_cpu_count())
-
-
-def _cgroup_quota() -> int | None:
-    """Return the least number of processors that our control group or one above it allows, None if none limits us."""
-    quotas = []
-    for directory, top in _cgroup_directories():
-        while True:
-            quota = _read_quota(directory)
-            if quota is not None:
-                quotas.append(quota)
-            if directory == top or not directory.startswith(top):
-                break
-            directory = os.path.dirname(directory)
-    return min(quotas, default=None)
-
-
-def _cgroup_directories() -> list[tuple[str, str]]:
-    """Return (our group, the topmost visible group) for each mounted hierarchy that controls processor time."""
-    try:
-        with open("/proc/self/cgroup") as file:
-            groups = [line.rstrip("\n").split(":", 2) for line in file]
-        with open("/proc/self/mountinfo") as file:
-            mounts = [line.split() for line in file]
-    except OSError:
-        return []
-    own = {}
-    for _, controllers, path in groups:
-        # Version 2 is listed as "0::/path", version 1 as "4:cpu,cpuacct:/path".
-        if controllers == "":
-            own["cgroup2"] = path
-        elif "cpu" in controllers.split(","):
-            own["cgroup"] = path
-    found = []
-    for fields in mounts:
-        # "... root mount-point options [optional fields] - type source super-options"
-        kind, _, options = fields[fields.index("-") + 1 :][:3]
-        if kind not in own or (kind == "cgroup" and "cpu" not in options.split(",")):
-            continue
-        root, top = fields[3], fields[4]
-        path = own[kind]
-        # In a container the mount shows part of the hierarchy; our path counts from that part.
-        inside = path[len(root) :] if root != "/" and path.startswith(root) else path
-        directory = os.path.normpath(f"{top}/{inside}")
-        found.append((directory if os.path.isdir(directory) else top, top))
-    return found
-
-
-def _read_quota(directory: str) -> int | None:
-    """Return the processors that one control group allows, rounded up, None if it sets no limit."""
-    try:
-        with open(f"{directory}/cpu.max") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        try:
-            with open(f"{directory}/cpu.cfs_quota_us") as file:
-                quota = file.read()
-            with open(f"{directory}/cpu.cfs_period_us") as file:
-                period = file.read()
-        except OSError:
-            return None
-    try:
-        return max(1, -(-int(quota) // int(period))) if int(quota) > 0 else None
-    except (ValueError, ZeroDivisionError):
-        return None

@@ -92,8 +92,13 @@ mod tests {
 
     #[test]
     fn the_smallest_quota_on_the_way_up_counts() {
-        let root = tree("v2", &[("a/cpu.max", "150000 100000\n"), ("a/b/cpu.max", "max 100000\n")]);
+        let least = ("a/c/cpu.max", "10000 100000\n");
+        let files =
+            [("a/cpu.max", "150000 100000\n"), ("a/b/cpu.max", "max 100000\n"), least, ("x/cpu.max", "nonsense")];
+        let root = tree("v2", &files);
         assert_eq!(quota(&root, "0::/a/b\n"), Some(2));
+        assert_eq!(quota(&root, "0::/a/c\n"), Some(1));
+        assert_eq!(quota(&root, "0::/x\n"), None);
         assert_eq!(quota(&root, "0::/elsewhere\n"), None);
         std::fs::remove_dir_all(root).unwrap();
     }
