@@ -148,9 +148,17 @@ class Popen:
         """Take over the new child `pid`: open its pidfd. If that fails there is no child afterwards."""
         try:
             self.sentinel = os.pidfd_open(pid)
+        except ProcessLookupError:
+            # It has ended, and as the program ignores SIGCHLD nothing is left of it. A pipe that nobody can write to is
+            # readable, as the pidfd would be.
+            self.sentinel, nobodys = os.pipe()
+            os.close(nobodys)
         except OSError:
-            os.kill(pid, _signal.SIGKILL)
-            os.waitpid(pid, 0)
+            try:
+                os.kill(pid, _signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
             raise
         self.pid = pid
 
