@@ -80,3 +80,30 @@ def test_children_ignore_it_as_their_parent_does(script, method):
     )
     assert program.finish() == 0, program.errors.decode()
     assert program.output == b"True\n"
+
+
+def test_a_child_that_is_gone_before_it_is_watched(script):
+    program = script("""
+        import select
+
+        open_pidfd = os.pidfd_open
+
+        def open_late(pid):
+            pidfd = open_pidfd(pid)
+            select.select([pidfd], [], [])
+            os.close(pidfd)
+            return open_pidfd(pid)
+
+        def main():
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            os.pidfd_open = open_late
+            process = mp.get_context("fork").Process(target=int)
+            process.start()
+            assert select.select([process.sentinel], [], [])[0] == [process.sentinel]
+            process.kill()
+            process.join()
+            print(process.exitcode)
+            process.close()
+    """)
+    assert program.finish() == 0, program.errors.decode()
+    assert program.output.split() == [b"255"]
