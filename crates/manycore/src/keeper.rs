@@ -5,7 +5,8 @@
 //! for themselves do not wake it. It looks after
 //!
 //! - jobs that are not all in shared memory yet, until they are;
-//! - jobs for which a future waits, to wake it.
+//! - jobs for which a future waits, to wake it;
+//! - jobs whose tasks may ask for descriptors, until they have run: nobody may hold the ticket.
 //!
 //! A thread that waits for a ticket takes the job from the keeper and brings it on by itself.
 

@@ -34,6 +34,9 @@ pub(crate) trait Machine<T>: Send {
     /// once it is done.
     fn cancel(&mut self);
 
+    /// Whether its tasks may still ask for descriptors, which go with the job.
+    fn is_lending(&self) -> bool;
+
     /// The result of a job that is done.
     fn finish(self: Box<Self>) -> Result<T>;
 }
@@ -222,6 +225,10 @@ where
         self.shared.crew.cancel(self.job.key());
     }
 
+    fn is_lending(&self) -> bool {
+        !self.task.lent.is_empty()
+    }
+
     fn finish(self: Box<Self>) -> Result<Vec<R>> {
         self.end()
     }
@@ -241,6 +248,10 @@ where
 
     fn cancel(&mut self) {
         Machine::cancel(&mut self.0);
+    }
+
+    fn is_lending(&self) -> bool {
+        self.0.is_lending()
     }
 
     fn finish(self: Box<Self>) -> Result<R> {

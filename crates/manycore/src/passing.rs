@@ -8,7 +8,7 @@
 use crate::porter::{self, Desk};
 use manycore_engine::os::packets::Packets;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +31,11 @@ enum Outgoing {
 thread_local! {
     static OUTGOING: RefCell<Option<Outgoing>> = const { RefCell::new(None) };
     static INCOMING: RefCell<Option<Vec<Option<Arc<OwnedFd>>>>> = const { RefCell::new(None) };
+}
+
+thread_local! {
+    /// How many descriptors this thread has asked the pool for.
+    static ASKED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// In a worker: where descriptors are asked for that are in no table.
@@ -66,6 +71,13 @@ pub(crate) fn lending<R>(desk: &Arc<Desk>, once: bool, write: impl FnOnce() -> R
 pub(crate) fn fetch_from(counter: Packets) {
     // A process is a worker once.
     let _ = COUNTER.set(counter);
+}
+
+/// Runs `read`, and tells whether it has asked the pool for descriptors.
+pub(crate) fn asking<R>(read: impl FnOnce() -> R) -> (R, bool) {
+    let before = ASKED.get();
+    let value = read();
+    (value, ASKED.get() != before)
 }
 
 /// Runs `read`, which may take descriptors out of `table`.
@@ -133,7 +145,10 @@ fn at<E: de::Error>(
             let place = usize::try_from(place).map_err(E::custom)?;
             table.get_mut(place).and_then(pick).ok_or_else(missing)
         }
-        (None, Some(counter)) => porter::ask(counter, place).map(Arc::new).map_err(E::custom),
+        (None, Some(counter)) => {
+            ASKED.set(ASKED.get() + 1);
+            porter::ask(counter, place).map(Arc::new).map_err(E::custom)
+        }
         (None, None) => Err(missing()),
     })
 }

@@ -13,7 +13,8 @@
 //! Every packet is whole by itself and the answer goes where the question came from, so
 //! a worker that dies in between leaves nothing. The thread is there from the first
 //! descriptor on. What arguments name is given out once and is then closed here; what a closure
-//! captures is wanted by every worker, and stays until its job is over.
+//! captures is wanted by every worker, maybe more than once, and stays until its job is over: also
+//! when its ticket was dropped before, for the keeper then has the job.
 
 use crate::error::{Error, Kind, Result};
 use crate::passing::{Key, fetch_from, lending};
@@ -154,6 +155,13 @@ impl Drop for Porter {
             // It does not panic, and if it did there would be nothing to do.
             let _ = thread.join();
         }
+    }
+}
+
+impl Parcels {
+    /// Whether nothing is left with the pool.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
     }
 }
 

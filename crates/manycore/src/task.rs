@@ -166,7 +166,8 @@ impl<C: fmt::Debug, F> fmt::Debug for Bound<C, F> {
 /// `move(…)` lists the variables it takes with it: values that serde can write and
 /// read back. They travel once for each call of a pool, however many items it has.
 /// In the body they are references, since the body may run many times. The
-/// arguments' types have to be named.
+/// arguments' types have to be named. A worker that waits for its next task lets go of files,
+/// channels and locks among them, so the end of a call is the end of its handles.
 ///
 /// ```
 /// # fn main() -> manycore::Result<()> {

@@ -96,6 +96,11 @@ impl<T> Call<T> {
         Step::Done
     }
 
+    /// Whether its tasks may still ask for descriptors.
+    fn is_lending(&self) -> bool {
+        self.state().machine.as_ref().is_some_and(|machine| machine.is_lending())
+    }
+
     /// The result of a job that is done.
     fn take(&self) -> Result<T> {
         let taken = || Err(Error::new(Kind::Usage, "the result of this call was taken before"));
@@ -126,9 +131,15 @@ impl<T: Send + 'static> Ticket<T> {
         Ok(ticket)
     }
 
-    /// Leaves to the keeper what is not submitted yet.
+    /// Leaves to the keeper what is not submitted yet, and what tasks may ask for: the ticket may
+    /// be dropped before they run.
     fn leave(&self) {
-        if matches!(self.call.advance(), Step::Hungry | Step::Full) {
+        let is_kept = match self.call.advance() {
+            Step::Done => false,
+            Step::Owed => self.call.is_lending(),
+            Step::Hungry | Step::Full => true,
+        };
+        if is_kept {
             self.call.shared.keep(self.call.key, self.call.clone());
         }
     }

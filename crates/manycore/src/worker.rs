@@ -5,10 +5,11 @@ use crate::codec::{Reader, Writer, head_of};
 use crate::error::{Error, Result};
 use crate::failure::{self, Failure};
 use crate::invitation::{Chair, Invitation};
+use crate::passing;
 use crate::registry::Registry;
 use crate::welcome::Welcome;
 use manycore_engine::pool::{Message, Next, Segments, Task, Verdict, Worker};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 /// Takes the seat of `invitation` and runs tasks until the pool is closed.
@@ -24,7 +25,7 @@ pub(crate) fn serve(invitation: &Invitation, chair: Chair) -> ! {
                 Ok(most_calls) => most_calls.unwrap_or(usize::MAX),
                 Err(error) => refuse(&mut worker, &error),
             };
-            let ran = Loop { worker, known: HashMap::new(), output: Writer::in_parts(), calls_left: most_calls }.run();
+            let ran = Loop::new(worker, most_calls).run();
             if let Err(error) = ran {
                 say(&error);
                 std::process::exit(1);
@@ -67,18 +68,36 @@ fn say(error: &Error) {
 struct Loop {
     worker: Worker,
     /// Tasks by the number the pool gave them: those without captures for good, the
-    /// others until the pool says that their job is over.
+    /// others until the pool says that their job is over, at the latest.
     known: HashMap<u64, Box<dyn Call>>,
+    /// Those of them that have captured descriptors.
+    holding: HashSet<u64>,
     output: Writer,
     /// Calls until this worker goes and another comes.
     calls_left: usize,
 }
 
 impl Loop {
+    fn new(worker: Worker, calls_left: usize) -> Loop {
+        Loop { worker, known: HashMap::new(), holding: HashSet::new(), output: Writer::in_parts(), calls_left }
+    }
+
+    /// The next task. What waits long for one holds no descriptors of an earlier job: somebody
+    /// may wait for the end of a pipe or a channel. If the job goes on, they are asked for again.
+    fn next(&mut self) -> manycore_engine::Result<Next> {
+        if !self.holding.is_empty() {
+            if let Some(task) = self.worker.try_next()? {
+                return Ok(Next::Task(task));
+            }
+            self.holding.drain().for_each(|number| drop(self.known.remove(&number)));
+        }
+        self.worker.wait()
+    }
+
     fn run(mut self) -> Result<()> {
         self.worker.ready()?;
         loop {
-            match self.worker.wait() {
+            match self.next() {
                 Ok(Next::Task(task)) => {
                     match self.execute(task) {
                         // The task was taken back: this process is about to be killed, and says nothing more.
@@ -135,8 +154,13 @@ impl Loop {
         }
         let oldest = self.worker.oldest_function();
         self.known.retain(|number, _| number % 2 == 1 || *number >= oldest);
+        self.holding.retain(|number| self.known.contains_key(number));
         let (bytes, _) = self.worker.function(task)?;
-        self.known.insert(task.function, code::open(&bytes)?);
+        let (call, has_asked) = passing::asking(|| code::open(&bytes));
+        self.known.insert(task.function, call?);
+        if has_asked {
+            self.holding.insert(task.function);
+        }
         Ok(())
     }
 }

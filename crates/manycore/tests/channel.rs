@@ -36,6 +36,7 @@ fn main() {
         a_receiver_killed_on_its_way,
         pipes_go_both_ways,
         pools_send_and_receive,
+        dropped_tickets_leave_their_handles,
         nothing_is_left,
         send_and_sync,
     ]);
@@ -234,12 +235,32 @@ fn pools_send_and_receive() {
     )
     .unwrap();
     drop(sender);
-    // A worker forgets what a closure captured when the next job comes.
-    pool.map(|_: ()| (), [(); 8]).unwrap();
     let mut numbers: Vec<u64> = (0..200).map(|_| receiver.recv_timeout(LONG).unwrap()).collect();
     numbers.sort();
     assert_eq!(numbers, (0..200).collect::<Vec<_>>());
-    drop(pool);
+    // The workers are idle, and have forgotten what the closure captured.
+    assert!(receiver.recv_timeout(LONG).unwrap_err().is_disconnected());
+    assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+}
+
+fn dropped_tickets_leave_their_handles() {
+    let pool = Pool::with_workers(1).unwrap();
+    let (sender, receiver) = channel::unbounded().unwrap();
+    let (go, gate) = channel::unbounded::<()>().unwrap();
+    // Keeps the only worker from the others until their tickets are gone.
+    let first = pool.apply_async(|gate: Receiver<()>| gate.recv().unwrap(), (gate,)).unwrap();
+    for number in 0..3u64 {
+        let captured = sender.clone();
+        drop(pool.apply_async(closure!(move(captured) |number: u64| captured.send(number).unwrap()), (number,)));
+        let task = |sender: Sender<u64>, number: u64| sender.send(number + 3).unwrap();
+        drop(pool.apply_async(task, (sender.clone(), number)));
+    }
+    drop(sender);
+    go.send(()).unwrap();
+    first.get().unwrap();
+    let mut numbers: Vec<u64> = (0..6).map(|_| receiver.recv_timeout(LONG).unwrap()).collect();
+    numbers.sort();
+    assert_eq!(numbers, (0..6).collect::<Vec<_>>());
     assert!(receiver.recv_timeout(LONG).unwrap_err().is_disconnected());
 }
 
