@@ -78,6 +78,30 @@ def test_a_signal_at_any_moment_ends_a_wait(pipe):
         signal.signal(signal.SIGUSR2, previous)
 
 
+@pytest.mark.only("manycore", reason="the standard package sleeps through a signal that comes just before it sleeps")
+def test_a_signal_ends_a_send_that_has_begun(pipe):
+    """Its handler runs at once, also when a part of the message has gone and there is no room for the rest."""
+    reader, writer = pipe
+
+    class Alarm(Exception):
+        pass
+
+    def raise_alarm(*_):
+        raise Alarm
+
+    def interrupt():
+        reader.poll(None)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR2)
+
+    previous = signal.signal(signal.SIGUSR2, raise_alarm)
+    try:
+        with threads(interrupt), pytest.raises(Alarm):
+            # One call of the system's, so whoever sees its first byte sees it at work.
+            writer.send_bytes(bytes(512 << 10))
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
+
+
 def test_readability_is_exact(pipe):
     """An event loop that sleeps on the descriptor must see each message, and nothing that is not there."""
     reader, writer = pipe

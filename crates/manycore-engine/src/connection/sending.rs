@@ -104,12 +104,14 @@ pub struct Sending<'a> {
     /// By which pages get to a socket, and how many bytes are in it.
     ferry: Option<(OwnedFd, OwnedFd)>,
     aboard: usize,
+    /// The last call sent less than it was given, and it waits for room: so a signal came.
+    cut_short: bool,
 }
 
 impl<'a> Sending<'a> {
     /// Nothing is sent yet. What `pieces` hold must not change until everything is.
     pub fn new(pieces: &'a mut [Piece<'a>]) -> Sending<'a> {
-        Sending { pieces, lendable: 0, measured: false, refused: false, ferry: None, aboard: 0 }
+        Sending { pieces, lendable: 0, measured: false, refused: false, ferry: None, aboard: 0, cut_short: false }
     }
 
     /// Sends what there is room for now; whether that was everything.
@@ -147,7 +149,12 @@ impl<'a> Sending<'a> {
                     Err(errno) => Err(errno),
                 },
             };
-            self.done(sent.map_err(|errno| refused("sending through a connection", errno))?);
+            let sent = sent.map_err(|errno| refused("sending through a connection", errno))?;
+            self.done(sent);
+            if std::mem::take(&mut self.cut_short) {
+                // The next call would sleep again, and the signal's handler wait for it.
+                return Err(refused("sending through a connection", Errno::INTR.raw_os_error()));
+            }
         }
         Ok(())
     }
@@ -167,10 +174,13 @@ impl<'a> Sending<'a> {
         copied.filter(|copied| piece.len() / WORTH > *copied).map_or(0, |copied| piece.len() - copied)
     }
 
-    fn copy(&self, fd: RawFd) -> transfer::Moved {
+    fn copy(&mut self, fd: RawFd) -> transfer::Moved {
         // A piece to be lent must not be copied along with the one before it.
         let together = 1 + self.pieces[1..].iter().take_while(|piece| piece.len() < CAPACITY).count();
-        transfer::send(fd, &self.pieces[..together])
+        let together = &self.pieces[..together.min(transfer::AT_ONCE)];
+        let sent = transfer::send(fd, together)?;
+        self.cut_short = sent < together.iter().map(Piece::len).sum();
+        Ok(sent)
     }
 
     fn lend(&mut self, link: &Link, fd: RawFd, piece: Piece<'_>) -> transfer::Moved {
@@ -187,6 +197,7 @@ impl<'a> Sending<'a> {
             self.aboard = transfer::lend_to_pipe(entrance.as_raw_fd(), piece.first(CAPACITY))?;
         }
         let sent = transfer::forward(exit, fd, self.aboard)?;
+        self.cut_short = sent < self.aboard;
         self.aboard -= sent.min(self.aboard);
         Ok(sent)
     }

@@ -255,7 +255,7 @@ pub fn send(fd: RawFd, pieces: &[Piece<'_>]) -> Moved {
 }
 
 /// Pieces that one call takes; the kernel's limit is 1024.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 16;
 
 fn vectors(pieces: &[Piece<'_>]) -> ([libc::iovec; AT_ONCE], usize) {
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; AT_ONCE];
