@@ -240,6 +240,21 @@ def test_in_children(ctx):
     manager.join()
 
 
+def test_in_a_child_of_os_fork(manager):
+    """It is no child of the package's making, and its proxies work."""
+    shared = manager.dict()
+    shared["parent"] = 1
+    pid = os.fork()
+    if pid == 0:
+        try:
+            shared["child"] = shared["parent"] + 1
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    shared["afterwards"] = 3
+    assert shared.copy() == {"parent": 1, "child": 2, "afterwards": 3}
+
+
 def forward(shared, gate):
     gate.arrive()
     shared.append(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from types import GenericAlias
@@ -500,6 +501,15 @@ BaseSetProxy = MakeProxyType(
     ),
 )
 BaseSetProxy._method_to_typeid_ = {"__iter__": "Iterator"}
+
+
+def _forget_connections() -> None:
+    """In a child forked by whatever means, whose copies of its parent's connections are closed."""
+    for tls, _ in BaseProxy._address_to_local.values():
+        tls.__dict__.clear()
+
+
+os.register_at_fork(after_in_child=_forget_connections)
 
 
 def _in_place(name: str) -> Callable[..., Any]:
