@@ -26,6 +26,8 @@ const UNSAFE: &[&str] = &[
     "manycore-engine/tests/support/",
     // A task without a name is found by where its record stands in the program; see there.
     "manycore/src/record.rs",
+    // Forks, as a C library may.
+    "manycore/tests/forked.rs",
     // Shows what happens when a C library is wrong.
     "manycore/examples/parse_untrusted.rs",
     // Long runs of numbers are copied into shared memory from where they lie.

@@ -8,6 +8,7 @@ use crate::invitation::{Chair, Invitation};
 use crate::passing;
 use crate::registry::Registry;
 use crate::welcome::Welcome;
+use manycore_engine::os::memory::Birthmark;
 use manycore_engine::pool::{Message, Next, Segments, Task, Verdict, Worker};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -25,7 +26,7 @@ pub(crate) fn serve(invitation: &Invitation, chair: Chair) -> ! {
                 Ok(most_calls) => most_calls.unwrap_or(usize::MAX),
                 Err(error) => refuse(&mut worker, &error),
             };
-            let ran = Loop::new(worker, most_calls).run();
+            let ran = Loop::new(worker, most_calls).and_then(Loop::run);
             if let Err(error) = ran {
                 say(&error);
                 std::process::exit(1);
@@ -75,11 +76,13 @@ struct Loop {
     output: Writer,
     /// Calls until this worker goes and another comes.
     calls_left: usize,
+    birthmark: Birthmark,
 }
 
 impl Loop {
-    fn new(worker: Worker, calls_left: usize) -> Loop {
-        Loop { worker, known: HashMap::new(), holding: HashSet::new(), output: Writer::in_parts(), calls_left }
+    fn new(worker: Worker, calls_left: usize) -> Result<Loop> {
+        let (known, holding, output) = (HashMap::new(), HashSet::new(), Writer::in_parts());
+        Ok(Loop { worker, known, holding, output, calls_left, birthmark: Birthmark::new()? })
     }
 
     /// The next task. What waits long for one holds no descriptors of an earlier job: somebody
@@ -100,7 +103,7 @@ impl Loop {
             match self.next() {
                 Ok(Next::Task(task)) => {
                     match self.execute(task) {
-                        // The task was taken back: this process is about to be killed, and says nothing more.
+                        // The task was taken back, or is the parent's: this process says nothing more.
                         Err(error) if error.kind() == manycore_engine::Kind::Closed => return Ok(()),
                         done => done?,
                     }
@@ -122,6 +125,10 @@ impl Loop {
             Ok(()) => self.call(&mut task),
             Err(error) => Err(Failure::of(&error, 0)),
         };
+        if !self.birthmark.is_here() {
+            // The task has forked, and this is the child, which has come back, too: one answer is enough.
+            return Err(manycore_engine::Error::new(manycore_engine::Kind::Closed, "the task is another process's"));
+        }
         let failure = match ran {
             Ok(()) => match self.worker.finish(&task, Verdict::Returned, self.output.message()) {
                 Err(error) if error.kind() == manycore_engine::Kind::TooLarge => Failure::of(&error.into(), 0),
