@@ -96,7 +96,8 @@ impl Core {
     /// A pool with `seats` empty seats. `on_exit(seat)` is called, by whichever
     /// thread notices, when the worker in a seat has ended.
     #[new]
-    fn new(seats: u16, on_exit: Py<PyAny>) -> PyResult<Core> {
+    fn new(py: Python<'_>, seats: u16, on_exit: Py<PyAny>) -> PyResult<Core> {
+        codec::prepare(py)?;
         Ok(Core {
             pool: Pool::new(seats).map_err(gate::raise)?,
             on_exit,

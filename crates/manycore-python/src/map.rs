@@ -128,13 +128,13 @@ impl Map {
 
     fn step(&self, py: Python<'_>, core: &Core, state: &mut State) -> Option<PyResult<Py<PyAny>>> {
         loop {
+            self.hear(state);
+            // Before results are read: the workers must not run dry meanwhile.
             self.submit(py, core, state);
-            let before = state.answered;
-            self.absorb(py, state);
-            // What was learned from outcomes may allow more to be submitted.
-            if state.answered == before || state.submitted >= self.total {
+            if state.arrived.is_empty() {
                 break;
             }
+            self.absorb(py, state);
         }
         if state.answered < self.total {
             return None;
@@ -199,15 +199,26 @@ impl Map {
         core.send(py, &encoder, &self.job, index, self.mode, &function, || self.task(py, start, size))
     }
 
-    fn absorb(&self, py: Python<'_>, state: &mut State) {
+    /// Takes what has arrived, and learns from it how large chunks should be.
+    fn hear(&self, state: &mut State) {
         self.job.take(&mut state.arrived);
+        for outcome in &state.arrived {
+            state.chunks.learn(outcome.index as u32 as usize, outcome.elapsed);
+        }
+    }
+
+    /// Puts what has arrived among the results.
+    fn absorb(&self, py: Python<'_>, state: &mut State) {
         while let Some(outcome) = state.arrived.pop_front() {
             let (start, size) = ((outcome.index >> 32) as usize, outcome.index as u32 as usize);
-            state.chunks.learn(size, outcome.elapsed);
             let settled = hooks::whole(py, || match &outcome.answer {
                 Answer::Returned(payload) => {
-                    let results = state.results.get_or_insert_with(|| blank(py, self.total)).bind(py);
-                    codec::decode_into(py, &Incoming::of(payload), results, start, size)
+                    if state.results.is_none() {
+                        state.results = Some(codec::blank(py, self.total)?.unbind());
+                    }
+                    let results = state.results.as_ref().map(|results| results.bind(py));
+                    results
+                        .map_or(Ok(()), |results| codec::decode_into(py, &Incoming::of(payload), results, start, size))
                 }
                 Answer::Raised(payload) => Err(hooks::raised(py, payload)),
                 Answer::Lost(loss) => Err(hooks::lost(py, loss, || self.task(py, start, size))),
@@ -236,12 +247,4 @@ impl Map {
             format!("{name} on items {start} to {}", start + size - 1)
         }
     }
-}
-
-/// A list of `len` Nones.
-fn blank(py: Python<'_>, len: usize) -> Py<PyList> {
-    let one = PyList::new(py, [py.None()]);
-    one.and_then(|one| one.as_sequence().repeat(len))
-        .and_then(|list| Ok(list.cast_into::<PyList>()?))
-        .map_or_else(|_| PyList::empty(py).unbind(), Bound::unbind)
 }

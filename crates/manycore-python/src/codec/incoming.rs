@@ -78,6 +78,20 @@ pub(crate) fn decode_call<'py>(
     Ok((args, Some(kwargs)))
 }
 
+/// A list with `len` places for `decode_into`. Whoever makes one gives it to nobody before
+/// every place is filled.
+///
+/// The places are empty, not None: to write a million Nones first is to wait for two
+/// thousand new pages, while the workers have nothing to do yet.
+pub(crate) fn blank(py: Python<'_>, len: usize) -> PyResult<Bound<'_, PyList>> {
+    // SAFETY: attached; a new reference to a list, or none and an exception. Empty places
+    // are what the interpreter itself leaves in a list that it is filling.
+    unsafe {
+        let list = ffi::PyList_New(len as Py_ssize_t);
+        Bound::from_owned_ptr_or_err(py, list).map(|list| list.cast_into_unchecked())
+    }
+}
+
 /// A list message, straight into `list[start..start + n]`.
 pub(crate) fn decode_into(
     py: Python<'_>,

@@ -21,7 +21,7 @@ mod segment;
 
 pub(crate) use bridge::with_flat;
 pub(crate) use encode::Encoder;
-pub(crate) use incoming::{Incoming, Items, decode, decode_call, decode_into};
-pub(crate) use pickle::{has_extra_reducers, merged_reducers};
+pub(crate) use incoming::{Incoming, Items, blank, decode, decode_call, decode_into};
+pub(crate) use pickle::{has_extra_reducers, merged_reducers, prepare};
 pub(crate) use python::{Scratch, flatten};
 pub(crate) use segment::Exported;
