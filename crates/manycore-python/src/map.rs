@@ -15,6 +15,9 @@ use crate::core::{Core, lock, name_of};
 use crate::worker::mode;
 use crate::{gate, hooks};
 
+/// Chunks submitted before what has arrived is looked at: results that wait for it cost memory.
+const TURN: usize = 64;
+
 /// One map job.
 pub(crate) struct Map {
     job: Job,
@@ -86,7 +89,7 @@ impl Map {
     /// wanted to take them must look again.
     pub(crate) fn feed(&self, py: Python<'_>, core: &Core) -> bool {
         let Some(mut state) = lock(&self.state).take() else { return false };
-        self.submit(py, core, &mut state);
+        while self.submit(py, core, &mut state) {}
         self.dry.store(u32::from(state.submitted >= self.total), Ordering::Relaxed);
         *lock(&self.state) = Some(state);
         self.missed.swap(0, Ordering::AcqRel) != 0
@@ -130,8 +133,8 @@ impl Map {
         loop {
             self.hear(state);
             // Before results are read: the workers must not run dry meanwhile.
-            self.submit(py, core, state);
-            if state.arrived.is_empty() {
+            let more = self.submit(py, core, state);
+            if state.arrived.is_empty() && !more {
                 break;
             }
             self.absorb(py, state);
@@ -145,18 +148,20 @@ impl Map {
         })
     }
 
-    fn submit(&self, py: Python<'_>, core: &Core, state: &mut State) {
-        while let Some(items) = &state.items {
+    /// Submits what there is room for, a turn's worth at most. True: there may be room for more.
+    fn submit(&self, py: Python<'_>, core: &Core, state: &mut State) -> bool {
+        for _ in 0..TURN {
+            let Some(items) = &state.items else { return false };
             let items = items.bind(py);
             let owed = self.job.owed() as usize;
             let size = state.chunks.next(self.total - state.submitted, owed);
             if size == 0 {
-                break;
+                return false;
             }
             let (start, placed) = (state.submitted, &mut state.placed);
             match hooks::whole(py, || self.submit_chunk(py, core, items, start, size, placed)) {
                 Ok(true) => state.submitted += size,
-                Ok(false) => break,
+                Ok(false) => return false,
                 Err(error) => {
                     // Nothing that follows can be submitted either, or it would fail
                     // alike: what was submitted is still waited for.
@@ -169,6 +174,7 @@ impl Map {
                 state.items = None;
             }
         }
+        true
     }
 
     fn submit_chunk(
