@@ -215,6 +215,8 @@ def test_an_empty_queue(mp, timed):
             numbers.get(*arguments)
     with pytest.raises(queue.Empty):
         numbers.get_nowait()
+    with pytest.raises(ValueError):
+        numbers.get(timeout=float("nan"))
     numbers.put(1)
     assert numbers.get(timeout=10) == 1
     close(numbers)

@@ -15,7 +15,6 @@ use std::os::fd::AsRawFd;
 
 use crate::buffer::adopt;
 use crate::codec::{self, Incoming, Scratch, flatten, with_flat};
-use crate::core::deadline;
 use crate::gate;
 
 /// One process's end of a channel.
@@ -116,7 +115,7 @@ impl PyChannel {
         if timeout.is_some_and(|timeout| timeout <= 0.0) {
             return Ok(false);
         }
-        let limit = deadline(timeout);
+        let limit = gate::deadline(timeout)?;
         gate::enter(py, || self.channel.wait_message(limit))
     }
 
@@ -198,7 +197,10 @@ impl PyChannel {
                 Sent::NoRoom if !patient => return Ok(false),
                 Sent::Full | Sent::NoRoom if !block => return Err(full(py)),
                 reason => {
-                    let limit = *limit.get_or_insert_with(|| deadline(timeout));
+                    let limit = match limit {
+                        Some(limit) => limit,
+                        None => *limit.insert(gate::deadline(timeout)?),
+                    };
                     let room = gate::enter(py, || match reason {
                         Sent::Full => self.channel.wait_room(limit),
                         _ => self.channel.wait_memory(limit),
@@ -235,7 +237,10 @@ impl PyChannel {
                 Got::Busy => wait = Wait::Until(None),
                 Got::Nothing if !block => return Err(empty(py)),
                 Got::Nothing => {
-                    let limit = *limit.get_or_insert_with(|| deadline(timeout));
+                    let limit = match limit {
+                        Some(limit) => limit,
+                        None => *limit.insert(gate::deadline(timeout)?),
+                    };
                     if !gate::enter(py, || self.channel.wait_message(limit))? {
                         return Err(empty(py));
                     }

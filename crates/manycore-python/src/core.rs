@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
-use std::time::{Duration, Instant};
 
 use manycore_engine::pool::{Chunks, Function, Job, Pool, Room, Woken, Work};
 use manycore_engine::sync::{AtomicU32, Ordering};
@@ -83,12 +82,6 @@ impl Drop for InHand<'_> {
 /// A lock whose holder cannot leave it half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// When a wait of `timeout` seconds must end; None or endless: never.
-pub(crate) fn deadline(timeout: Option<f64>) -> Option<Instant> {
-    let seconds = Duration::try_from_secs_f64(timeout?.max(0.0)).ok()?;
-    Instant::now().checked_add(seconds)
 }
 
 #[pymethods]

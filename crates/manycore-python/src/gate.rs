@@ -1,5 +1,7 @@
 //! The one way from Python into an engine call that may take time.
 
+use std::time::{Duration, Instant};
+
 use manycore_engine::{Error, Kind, Result};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -26,6 +28,15 @@ pub(crate) fn copying<T: Send>(py: Python<'_>, bytes: usize, copy: impl FnOnce()
     if bytes < LARGE { copy() } else { py.detach(copy) }
 }
 
+/// When a wait of `timeout` seconds must end; None, or more than a clock can tell: never.
+pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    let Some(seconds) = timeout else { return Ok(None) };
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err("timeout must be a number of seconds or None, not nan"));
+    }
+    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|limit| Instant::now().checked_add(limit)))
+}
+
 /// The exception for an error of the engine.
 pub(crate) fn raise(error: Error) -> PyErr {
     match error.kind() {
@@ -33,6 +44,11 @@ pub(crate) fn raise(error: Error) -> PyErr {
         Kind::Interrupted | Kind::Corrupt => PyRuntimeError::new_err(error.to_string()),
         Kind::Closed => PyValueError::new_err(error.to_string()),
         Kind::TooLarge => PyMemoryError::new_err(error.to_string()),
-        Kind::Os => PyOSError::new_err((error.os_code(), error.to_string())),
+        Kind::Os => {
+            let (code, text) = (error.os_code(), error.to_string());
+            // OSError prints the number itself.
+            let number = code.map(|code| format!(" (os error {code})")).unwrap_or_default();
+            PyOSError::new_err((code, text.strip_suffix(&number).unwrap_or(&text).to_owned()))
+        }
     }
 }

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
 use crate::codec::Scratch;
-use crate::core::{Core, deadline, lock, name_of};
+use crate::core::{Core, lock, name_of};
 use crate::feed::Feed;
 use crate::result::value_of;
 use crate::worker::mode;
@@ -402,7 +402,7 @@ impl IMapIterator {
     fn take(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let core = self.core.get();
         core.check_ours()?;
-        let until = deadline(timeout);
+        let until = gate::deadline(timeout)?;
         loop {
             let seen = core.pool().events();
             let mut taken = self.take_turn(py)?;

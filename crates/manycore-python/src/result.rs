@@ -11,10 +11,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::codec::{self, Incoming};
-use crate::core::{Core, deadline, lock, name_of};
+use crate::core::{Core, lock, name_of};
 use crate::feed::Feed;
-use crate::hooks;
 use crate::map::Map;
+use crate::{gate, hooks};
 
 /// A thread that waits for another to settle a result looks for signals this often.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
@@ -335,7 +335,7 @@ impl ApplyResult {
     /// `timeout` seconds at the longest (then: TimeoutError).
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        self.settle(py, deadline(timeout))?;
+        self.settle(py, gate::deadline(timeout)?)?;
         // As in `hooks::after_signals`, but not with the lock in hand: a handler may ask for this very result.
         py.check_signals()?;
         match &*lock(&self.state) {
@@ -348,7 +348,7 @@ impl ApplyResult {
     /// Waits until the result is there, for `timeout` seconds at the longest.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        match self.settle(py, deadline(timeout)) {
+        match self.settle(py, gate::deadline(timeout)?) {
             Err(error) if hooks::is_timeout(py, &error) => Ok(()),
             other => other,
         }

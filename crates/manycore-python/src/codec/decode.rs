@@ -159,6 +159,7 @@ impl Decoder {
     }
 
     /// The next value, if it is a small int; it is behind us then.
+    #[cfg(not(Py_LIMITED_API))]
     #[inline]
     pub(super) fn small_int(&mut self) -> Option<u8> {
         let value = self.peek().filter(|tag| *tag < 0x80)?;

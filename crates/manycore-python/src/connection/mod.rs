@@ -205,13 +205,8 @@ impl ConnectionEnd {
     #[pyo3(signature = (timeout=Some(0.0)), text_signature = "($self, timeout=0.0)")]
     fn poll(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let fd = self.to_read()?;
-        let limit = match timeout {
-            Some(seconds) if seconds.is_nan() => return Err(PyValueError::new_err("a timeout must be a number")),
-            // What no clock can hold is for ever.
-            Some(seconds) => Duration::try_from_secs_f64(seconds.max(0.0)).ok(),
-            None => None,
-        };
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let at_once = timeout.is_some_and(|seconds| seconds <= 0.0);
+        let deadline = gate::deadline(timeout)?;
         let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let mut wait = Wait::Not;
         loop {
@@ -219,7 +214,7 @@ impl ConnectionEnd {
             if gate::enter(py, || self.link.poll(fd, left(), wait))? {
                 return Ok(true);
             }
-            if limit == Some(Duration::ZERO) || wait == Wait::Sleeping && left() == Some(Duration::ZERO) {
+            if at_once || wait == Wait::Sleeping && left() == Some(Duration::ZERO) {
                 return Ok(false);
             }
             wait = if wait == Wait::Not { Wait::Spinning } else { Wait::Sleeping };

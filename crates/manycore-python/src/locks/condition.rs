@@ -8,7 +8,8 @@ use manycore_engine::shm::slots::Slot;
 use pyo3::exceptions::{PyAssertionError, PyValueError};
 use pyo3::prelude::*;
 
-use super::{LockRegion, Place, SemLock, deadline, insist, place, slot, wait};
+use super::{LockRegion, Place, SemLock, insist, place, slot, wait};
+use crate::gate;
 
 /// Those who wait for a notification.
 #[pyclass(frozen, module = "manycore._engine")]
@@ -29,7 +30,7 @@ impl Condition {
         if !lock.is_mine() {
             return Err(PyAssertionError::new_err("must acquire() condition before using wait()"));
         }
-        let deadline = deadline(timeout)?;
+        let deadline = gate::deadline(timeout)?;
         let depth = lock.count();
         let index = insist(py, || self.0.join())?;
         for _ in 0..depth {
@@ -107,7 +108,7 @@ impl Event {
         if self.0.is_set() {
             return Ok(true);
         }
-        let deadline = deadline(timeout)?;
+        let deadline = gate::deadline(timeout)?;
         Ok(wait(py, || self.0.wait(deadline))?.is_some())
     }
 
@@ -136,7 +137,7 @@ impl Barrier {
     /// Waits for the others. The number of this one among them, and whether it must act
     /// and then `open` or `abort`; None when the barrier is broken, also by this wait.
     fn wait(&self, py: Python<'_>, acts: bool, timeout: Option<f64>) -> PyResult<Option<(u32, bool)>> {
-        let deadline = deadline(timeout)?;
+        let deadline = gate::deadline(timeout)?;
         let Some(arrival) = wait(py, || self.0.arrive(acts, deadline))? else {
             insist(py, || self.0.abort())?;
             return Ok(None);

@@ -11,11 +11,10 @@ pub(crate) use region::LockRegion;
 pub(crate) use semlock::SemLock;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use manycore_engine::shm::slots::{Resident, Slot, Slots};
 use manycore_engine::{Kind, Result};
-use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
+use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::prelude::*;
 
 use crate::gate;
@@ -35,16 +34,6 @@ fn slot<T: Resident>(place: Option<&Place<'_>>) -> PyResult<(Slot<T>, bool)> {
 /// The other way round, to tell another process.
 fn place((slots, offset): (&Arc<Slots>, usize)) -> (LockRegion, usize) {
     (LockRegion::new(Arc::clone(slots)), offset)
-}
-
-/// The end of a wait of `timeout` seconds; `None` never comes.
-fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
-    let Some(seconds) = timeout else { return Ok(None) };
-    if seconds.is_nan() {
-        return Err(PyValueError::new_err("timeout must be a number of seconds or None, not nan"));
-    }
-    // What no clock can tell is never.
-    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|limit| Instant::now().checked_add(limit)))
 }
 
 /// Waits by `call`, through the gate. `None` when its time is over.

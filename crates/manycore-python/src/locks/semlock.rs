@@ -7,11 +7,12 @@ use manycore_engine::shm::lock::{Lock, RecursiveLock};
 use manycore_engine::shm::mutex::Taken;
 use manycore_engine::shm::semaphore::{MOST, Semaphore};
 use manycore_engine::shm::slots::Slot;
-use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::{LockRegion, Place, deadline, insist, place, slot, wait, warn_of_death};
+use super::{LockRegion, Place, insist, place, slot, wait, warn_of_death};
+use crate::gate;
 
 /// What a `SemLock` can be; the numbers are those of `kind` but for the last.
 mod style {
@@ -126,10 +127,15 @@ impl SemLock {
     #[new]
     #[pyo3(signature = (style, value, maxvalue, place=None))]
     fn new(style: u32, value: i64, maxvalue: i64, place: Option<Place<'_>>) -> PyResult<SemLock> {
-        let number = |number: i64| u32::try_from(number).ok().filter(|number| *number <= MOST);
-        let (Some(value), Some(maxvalue)) = (number(value), number(maxvalue)) else {
-            return Err(PyValueError::new_err(format!("a semaphore's value must be from 0 to {MOST}")));
+        let number = |number: i64| {
+            let wanted = format!("a semaphore's value must be from 0 to {MOST}, not {number}");
+            match u32::try_from(number) {
+                Ok(number) if number <= MOST => Ok(number),
+                Err(_) if number < 0 => Err(PyOSError::new_err((rustix::io::Errno::INVAL.raw_os_error(), wanted))),
+                _ => Err(PyOverflowError::new_err(wanted)),
+            }
         };
+        let (value, maxvalue) = (number(value)?, number(maxvalue)?);
         let place = place.as_ref();
         Ok(SemLock(match style {
             style::RECURSIVE => Body::Recursive(slot(place)?.0),
@@ -170,7 +176,7 @@ impl SemLock {
                     .map_err(|_| PyTypeError::new_err("timeout must be a number of seconds or None"))?,
             ),
         };
-        self.take(py, deadline(seconds)?)
+        self.take(py, gate::deadline(seconds)?)
     }
 
     /// Release it. ValueError, or AssertionError for a recursive lock, if it is not acquired.

@@ -165,6 +165,7 @@ fn slices_of_slices() {
     assert_eq!(parts[2].slice(1..=2).into_vec(), [40_001, 40_002]);
     assert!(parts[0].slice(5..5).is_empty() && parts[0].slice(..)[..] == whole[..20_000]);
     assert!(std::panic::catch_unwind(AssertUnwindSafe(|| whole.slice(40_000..50_001))).is_err());
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(|| whole.slice(0..=usize::MAX))).is_err());
 }
 
 /// Other formats know nothing of segments.
