@@ -20,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 #: They take longest, so they start first.
 LONG = ("test_process_many", "test_codec", "test_managers", "test_pool", "test_queues", "test_start_methods")
 NOTHING_COLLECTED = 5
-CLOSING = re.compile(r"^=+ (.*) in [\d.]+s.* =+$", re.MULTILINE)
+CLOSING = re.compile(r"^=+ (.* in [\d.]+s.*) =+$", re.MULTILINE)
 
 
 class Run:
@@ -45,7 +45,7 @@ class Run:
         line = closing[-1] if closing else f"no closing line, exit code {self.process.returncode}"
         print(f"{'passed' if passed else 'FAILED'}  {self.name}: {line}", flush=True)
         counts = collections.Counter()
-        for number, kind in re.findall(r"(\d+) (\w+)", line if closing else "1 crashed"):
+        for number, kind in re.findall(r"(\d+) ([a-z]+)", line.partition(" in ")[0] if closing else "1 crashed"):
             counts[kind] += int(number)
         return passed, counts
 
