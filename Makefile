@@ -126,7 +126,7 @@ test-loom:
 
 test-python: develop
 	@echo "== Python tests"
-	$(BIN)/python tests/run.py $(PYTEST)
+	$(BIN)/python tests/files.py $(PYTEST)
 
 conformance: develop
 	@echo "== CPython's own tests"

@@ -1,7 +1,7 @@
 """Runs the tests in several pytest processes at once, a file in each.
 
-    python tests/run.py                                every file
-    python tests/run.py tests/test_pool.py -k map -x   some; what is not a file is pytest's
+    python tests/files.py                                every file
+    python tests/files.py tests/test_pool.py -k map -x   some; what is not a file is pytest's
 
 A file alone in its process cannot lean on what another one left. Prints what a file that fails has printed, the closing
 line of every file, and their sum. Exit code 0 when all pass.
