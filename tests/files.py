@@ -21,7 +21,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 #: They take longest, so they start first.
-LONG = ("test_process_many", "test_codec", "test_managers", "test_pool", "test_queues", "test_start_methods")
+LONG = ("test_pool_payloads", "test_codec", "test_process", "test_connection", "test_synchronize", "test_queues")
 NOTHING_COLLECTED = 5
 BLAMED = re.compile(r"^(?:FAILED|ERROR) (\S+)|=== watchdog: (\S+) does not let go", re.MULTILINE)
 CLOSING = re.compile(r"^=+ (.* in [\d.]+s.*) =+$", re.MULTILINE)
