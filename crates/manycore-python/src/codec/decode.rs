@@ -102,6 +102,26 @@ pub(super) struct Decoder {
     shared: Vec<(usize, Option<Owned>)>,
 }
 
+/// Small ints one after the other.
+#[cfg(not(Py_LIMITED_API))]
+pub(super) struct SmallRun {
+    word: u64,
+    len: usize,
+}
+
+#[cfg(not(Py_LIMITED_API))]
+impl Iterator for SmallRun {
+    type Item = u8;
+
+    #[inline]
+    fn next(&mut self) -> Option<u8> {
+        self.len = self.len.checked_sub(1)?;
+        let value = self.word as u8;
+        self.word >>= 8;
+        Some(value)
+    }
+}
+
 impl Decoder {
     /// # Safety
     ///
@@ -165,6 +185,21 @@ impl Decoder {
         let value = self.peek().filter(|tag| *tag < 0x80)?;
         self.at += 1;
         Some(value)
+    }
+
+    /// The small ints that follow, eight at most and not more than `most`: they are behind us then.
+    #[cfg(not(Py_LIMITED_API))]
+    #[inline]
+    pub(super) fn next_small_ints(&mut self, most: usize) -> SmallRun {
+        if self.left() < 8 {
+            return SmallRun { word: 0, len: 0 };
+        }
+        // SAFETY: eight readable bytes, and no alignment is asked for.
+        let word = u64::from_le(unsafe { self.base.add(self.at).cast::<u64>().read_unaligned() });
+        let others = word & 0x8080_8080_8080_8080;
+        let len = (others.trailing_zeros() as usize / 8).min(most);
+        self.at += len;
+        SmallRun { word, len }
     }
 
     #[inline]

@@ -92,7 +92,7 @@ pub(crate) fn blank(py: Python<'_>, len: usize) -> PyResult<Bound<'_, PyList>> {
     }
 }
 
-/// A list message, straight into `list[start..start + n]`.
+/// A list message, straight into `list[start..start + n]`, places that `blank` left empty.
 pub(crate) fn decode_into(
     py: Python<'_>,
     incoming: &Incoming,
@@ -106,11 +106,15 @@ pub(crate) fn decode_into(
     }
     let _paused = CollectorPaused::while_native(py);
     let mut index = start;
-    while let Some(item) = items.next(py) {
+    loop {
+        #[cfg(not(Py_LIMITED_API))]
+        {
+            index += items.fill(list, index);
+        }
+        let Some(item) = items.next(py) else { return Ok(()) };
         list.set_item(index, item?)?;
         index += 1;
     }
-    Ok(())
 }
 
 /// The items of a list message, decoded one at a time: the caller uses one and
@@ -169,6 +173,22 @@ impl Stream {
         let list = decode(py, incoming)?.cast_into::<PyList>().map_err(|_| corrupt("not a list"))?;
         let len = list.len();
         Ok(over(Source::Loaded(list.unbind()), len, false))
+    }
+
+    /// Puts the small ints that come next into empty places of `list` from `index` on; how many.
+    /// The last item of all is left to `next`.
+    #[cfg(not(Py_LIMITED_API))]
+    #[inline]
+    fn fill(&mut self, list: &Bound<'_, PyList>, index: usize) -> usize {
+        let Source::Native(decoder) = &mut self.source else { return 0 };
+        let (ints, mut filled) = (decoder.small_ints, 0);
+        for value in decoder.next_small_ints((self.len - self.at).saturating_sub(1)) {
+            // SAFETY: a list as `blank` makes it, and this place is empty.
+            unsafe { super::access::list_fill(list.as_ptr(), index + filled, ints.make(value)) };
+            filled += 1;
+        }
+        self.at += filled;
+        filled
     }
 
     fn next<'py>(&mut self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {

@@ -22,13 +22,12 @@ use super::format::tag;
 pub(super) struct Shells {
     kept: [Option<Owned>; 2],
     turn: usize,
+    /// What was replaced and may run code as it goes: not before the item is whole.
+    gone: Vec<Owned>,
 }
 
 /// Longer containers are not worth a look at each of their items.
 const LONGEST: usize = 16;
-
-/// Containers in containers in a shell.
-const DEEPEST: u32 = 3;
 
 impl Shells {
     /// The next item of a list message, with `owed` to follow.
@@ -39,16 +38,16 @@ impl Shells {
         }
         self.turn ^= 1;
         let item = match self.kept[self.turn].take() {
-            // SAFETY: attached, and the item before the last is ours.
-            Some(old) if unsafe { is_spare(old.as_ptr(), DEEPEST) } => {
-                // SAFETY: just looked at.
-                unsafe { refill(decoder, old.as_ptr(), 1, owed)? }.unwrap_or(old)
-            }
-            _ => decoder.value(1, owed)?,
+            // SAFETY: attached; a live object.
+            Some(old) => unsafe { refill(decoder, old.as_ptr(), &mut self.gone, 1, owed)? }.unwrap_or(old),
+            None => decoder.value(1, owed)?,
         };
+        if !self.gone.is_empty() {
+            self.gone.clear();
+        }
         // SAFETY: attached; a live object, of which we take a reference.
         unsafe {
-            if shape(item.as_ptr()).is_some_and(|shape| (1..=LONGEST).contains(&shape.len)) {
+            if shape(item.as_ptr()).is_some() {
                 self.kept[self.turn] = Some(Owned::borrow(item.as_ptr()));
             }
         }
@@ -56,13 +55,19 @@ impl Shells {
     }
 }
 
-/// One value, into the containers of `old` where it has their shape: `None` then.
-/// Otherwise a new object, and `old` may hold part of the value.
+/// One value, into the containers of `old` as far as they have its shape and nobody else
+/// refers to them: `None` then. Otherwise a new object, and `old` may hold part of the value.
 ///
 /// # Safety
 ///
-/// `old` is spare, or lies in what is.
-unsafe fn refill(decoder: &mut Decoder, old: *mut PyObject, depth: u32, owed: usize) -> Result<Option<Owned>, Fault> {
+/// `old` is a live object, and no code but this runs meanwhile.
+unsafe fn refill(
+    decoder: &mut Decoder,
+    old: *mut PyObject,
+    gone: &mut Vec<Owned>,
+    depth: u32,
+    owed: usize,
+) -> Result<Option<Owned>, Fault> {
     let tag = decoder.byte()?;
     if tag < 0x80 {
         return Ok(Some(decoder.small_ints.make(tag)));
@@ -73,24 +78,30 @@ unsafe fn refill(decoder: &mut Decoder, old: *mut PyObject, depth: u32, owed: us
     }
     let offset = decoder.last();
     let new = Shape { is_list: tag == tag::LIST, len: decoder.count(owed, 1)? };
-    // SAFETY: a live object. If it has the shape, it is ours alone, as the caller
-    // promises for it and all in it, and its items run no code as they go.
+    // SAFETY: a live object of which we hold the only reference, if it is to be filled
+    // again; so it has the same shape all the while.
     unsafe {
-        if shape(old) != Some(new) {
+        if shape(old) != Some(new) || ffi::Py_REFCNT(old) != 1 {
             let make = if new.is_list { Decoder::list_of } else { Decoder::tuple_of };
             return make(decoder, new.len, tag, offset, depth, owed).map(Some);
         }
         let depth = deeper(depth)?;
-        for index in 0..new.len {
-            let place = access::place(old, index, new.is_list);
-            if let Some(value) = decoder.small_int() {
+        let mut index = 0;
+        while index < new.len {
+            for value in decoder.next_small_ints(new.len - index) {
+                let place = access::place(old, index, new.is_list);
                 // The arguments that stay the same from row to row are not even counted.
                 if !decoder.small_ints.is(value, *place) {
-                    let item = decoder.small_ints.make(value);
-                    drop(Owned::new(std::mem::replace(&mut *place, item.into_ptr())));
+                    replace(place, decoder.small_ints.make(value), gone);
                 }
-            } else if let Some(item) = refill(decoder, *place, depth, owed + (new.len - index - 1))? {
-                drop(Owned::new(std::mem::replace(&mut *place, item.into_ptr())));
+                index += 1;
+            }
+            if index < new.len {
+                let place = access::place(old, index, new.is_list);
+                if let Some(item) = refill(decoder, *place, gone, depth, owed + (new.len - index - 1))? {
+                    replace(place, item, gone);
+                }
+                index += 1;
             }
         }
         if !new.is_list {
@@ -98,6 +109,19 @@ unsafe fn refill(decoder: &mut Decoder, old: *mut PyObject, depth: u32, owed: us
         }
     }
     Ok(None)
+}
+
+/// Puts `item` into a place of a container. What was there goes, at once if it runs no code then.
+#[inline]
+unsafe fn replace(place: *mut *mut PyObject, item: Owned, gone: &mut Vec<Owned>) {
+    // SAFETY: the place holds a reference to a live object.
+    unsafe {
+        if let Some(old) = Owned::new(std::mem::replace(&mut *place, item.into_ptr()))
+            && !is_inert(old.as_ptr())
+        {
+            gone.push(old);
+        }
+    }
 }
 
 /// A container that may be filled again.
@@ -108,7 +132,7 @@ struct Shape {
     len: usize,
 }
 
-/// The shape of an exact list or tuple; none of an empty one.
+/// The shape of an exact list or tuple; none of an empty or a long one.
 ///
 /// Tuples remember their hash from 3.14 on, so they are not filled again. Where
 /// threads count references on their own, a count of one proves nothing.
@@ -127,27 +151,10 @@ unsafe fn shape(object: *mut PyObject) -> Option<Shape> {
             return None;
         }
     };
-    (shape.len > 0).then_some(shape)
+    (1..=LONGEST).contains(&shape.len).then_some(shape)
 }
 
-/// Whether `object` is a container that only we refer to, with nothing in it but
-/// others of the kind and objects that run no code when they go.
-unsafe fn is_spare(object: *mut PyObject, deepest: u32) -> bool {
-    // SAFETY: live objects, each kept by its container.
-    unsafe {
-        if ffi::Py_REFCNT(object) != 1 {
-            return false;
-        }
-        shape(object).is_some_and(|Shape { is_list, len }| {
-            len <= LONGEST
-                && (0..len).all(|index| {
-                    let item = *access::place(object, index, is_list);
-                    is_inert(item) || (deepest > 0 && is_spare(item, deepest - 1))
-                })
-        })
-    }
-}
-
+/// Whether an object runs no code as it goes: an exact one of these types.
 #[inline]
 unsafe fn is_inert(object: *mut PyObject) -> bool {
     // SAFETY: a live object, and attached.
