@@ -11,16 +11,19 @@ use super::arena::{BlockRef, Part};
 use super::message::Message;
 use super::task::Place;
 use crate::error::{Error, Result};
-use crate::os::memory::{Mapping, total_memory, write_file};
+use crate::os::memory::{Mapping, Turn, total_memory, write_file};
 use crate::sync::{AtomicU64, Ordering, own_name};
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks from this size on give their memory back when too much is kept warm.
 const LARGE: u64 = 1 << 20;
+
+/// Bytes of new pages that are written in one turn: a third of a millisecond.
+const TURN: usize = 1 << 20;
 
 /// Blocks from this size on may be seen in place by a face; smaller ones never are.
 const PRIVATE_FROM: u64 = 1 << 16;
@@ -223,6 +226,8 @@ impl Lease {
     /// New pages are written by the kernel and warm ones through the mapping: measured a
     /// core, new pages 2.8 GB/s by `pwrite` against 1.7 through the mapping; warm ones
     /// 18 GB/s through the mapping, 5 to 7 where this process has to map them first.
+    /// The kernel lets one writer at a time into a file, so who does not get the turn uses the
+    /// mapping: two cores then make 4.1 GB/s of new pages, not 2.9.
     ///
     /// # Safety
     /// The bytes at `source` stay allocated during the call, and nobody else uses the
@@ -238,8 +243,20 @@ impl Lease {
             let Blocks { mapping, file, .. } = self.home.blocks();
             let offset = self.base.addr().get() - mapping.base().addr().get() + start;
             if self.cold {
-                // SAFETY: the source is allocated, by this function's contract.
-                return unsafe { write_file(file, offset, source, len) };
+                for at in (0..len).step_by(TURN) {
+                    let piece = TURN.min(len - at);
+                    // SAFETY: the source is allocated, by this function's contract, and a piece of it too.
+                    // The target is as long (checked above), ours, and new, so that the source is not in it.
+                    unsafe {
+                        match Turn::try_take(file.as_fd()) {
+                            Some(_turn) => write_file(file, offset + at, source.add(at), piece)?,
+                            None => {
+                                std::ptr::copy(source.add(at), self.base.as_ptr().add(start + at), piece);
+                            }
+                        }
+                    }
+                }
+                return Ok(());
             }
             mapping.map_around(offset, len);
         }

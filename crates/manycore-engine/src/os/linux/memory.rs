@@ -10,10 +10,10 @@
 
 use super::refused;
 use crate::error::{Error, Kind, Result};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::{FlockOperation, MemfdFlags, SealFlags, fcntl_add_seals, fcntl_lock, fstat, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 /// What the kernel maps around a read that misses (its default `fault_around_bytes`).
@@ -249,6 +249,27 @@ pub unsafe fn write_file(file: impl AsFd, mut offset: usize, mut source: *const 
         }
     }
     Ok(())
+}
+
+/// One process's turn to write new pages of a memory file by [`write_file`].
+///
+/// The kernel lets one writer at a time into a file; the others would sleep, where through
+/// the mapping they get on. It is a record lock, so it goes with its process, whatever becomes of that.
+#[derive(Debug)]
+pub struct Turn<'a>(BorrowedFd<'a>);
+
+impl Turn<'_> {
+    /// Takes the turn at `file`, unless another process has it.
+    pub fn try_take(file: BorrowedFd<'_>) -> Option<Turn<'_>> {
+        fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| Turn(file))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Fails for no descriptor that could be locked.
+        let _ = fcntl_lock(self.0, FlockOperation::Unlock);
+    }
 }
 
 /// Bytes of memory this machine has.
