@@ -1,6 +1,7 @@
 //! A map over items that are all there: cut, submit, put the results in order.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -158,8 +159,8 @@ impl Map {
             if size == 0 {
                 return false;
             }
-            let (start, placed) = (state.submitted, &mut state.placed);
-            match hooks::whole(py, || self.submit_chunk(py, core, items, start, size, placed)) {
+            let (range, placed) = (state.submitted..state.submitted + size, &mut state.placed);
+            match hooks::whole(py, || self.submit_chunk(py, core, items, range.clone(), placed, &mut state.chunks)) {
                 Ok(true) => state.submitted += size,
                 Ok(false) => return false,
                 Err(error) => {
@@ -182,9 +183,9 @@ impl Map {
         py: Python<'_>,
         core: &Core,
         items: &Bound<'_, PyAny>,
-        start: usize,
-        size: usize,
+        range: Range<usize>,
         placed: &mut Option<Arc<Function>>,
+        chunks: &mut Chunks,
     ) -> PyResult<bool> {
         if core.pool().room().map_err(gate::raise)? == Room::No {
             return Ok(false);
@@ -195,12 +196,14 @@ impl Map {
         };
         let mut encoder = Scratch::take();
         if items.is_exact_instance_of::<PyRange>() {
-            let chunk = (start..start + size).map(|index| items.get_item(index)).collect::<PyResult<Vec<_>>>()?;
+            let chunk = range.clone().map(|index| items.get_item(index)).collect::<PyResult<Vec<_>>>()?;
             let chunk = PyList::new(py, chunk)?;
-            encoder.encode_items(&chunk, 0, size)?;
+            encoder.encode_items(&chunk, 0, range.len())?;
         } else {
-            encoder.encode_items(items, start, start + size)?;
+            encoder.encode_items(items, range.start, range.end)?;
         }
+        let (start, size) = (range.start, range.len());
+        chunks.weigh(size, encoder.total_len());
         let index = (start as u64) << 32 | size as u64;
         core.send(py, &encoder, &self.job, index, self.mode, &function, || self.task(py, start, size))
     }
@@ -209,7 +212,11 @@ impl Map {
     fn hear(&self, state: &mut State) {
         self.job.take(&mut state.arrived);
         for outcome in &state.arrived {
-            state.chunks.learn(outcome.index as u32 as usize, outcome.elapsed);
+            let size = outcome.index as u32 as usize;
+            state.chunks.learn(size, outcome.elapsed);
+            if let Answer::Returned(payload) = &outcome.answer {
+                state.chunks.weigh(size, payload.len());
+            }
         }
     }
 
@@ -219,12 +226,8 @@ impl Map {
             let (start, size) = ((outcome.index >> 32) as usize, outcome.index as u32 as usize);
             let settled = hooks::whole(py, || match &outcome.answer {
                 Answer::Returned(payload) => {
-                    if state.results.is_none() {
-                        state.results = Some(codec::blank(py, self.total)?.unbind());
-                    }
-                    let results = state.results.as_ref().map(|results| results.bind(py));
-                    results
-                        .map_or(Ok(()), |results| codec::decode_into(py, &Incoming::of(payload), results, start, size))
+                    let results = self.results(py, &mut state.results)?;
+                    codec::decode_into(py, &Incoming::of(payload), results, start, size)
                 }
                 Answer::Raised(payload) => Err(hooks::raised(py, payload)),
                 Answer::Lost(loss) => Err(hooks::lost(py, loss, || self.task(py, start, size))),
@@ -234,6 +237,15 @@ impl Map {
                 state.failure.get_or_insert(error);
             }
         }
+    }
+
+    /// The list of results, made when the first of them has arrived.
+    fn results<'a, 'py>(&self, py: Python<'py>, place: &'a mut Option<Py<PyList>>) -> PyResult<&'a Bound<'py, PyList>> {
+        let list = match place {
+            Some(list) => list,
+            None => place.insert(codec::blank(py, self.total)?.unbind()),
+        };
+        Ok(list.bind(py))
     }
 
     /// Waits until something has happened for this map since event `seen`.

@@ -9,9 +9,6 @@ use serde::de::DeserializeOwned;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of a chunk's arguments, about, unless one item alone has more.
-const CHUNK: usize = 1 << 20;
-
 /// How far a job has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -51,8 +48,6 @@ pub(crate) struct Map<Args, R> {
     items: std::vec::IntoIter<Args>,
     total: usize,
     chunks: Chunks,
-    /// Bytes of an argument, the most of a chunk's mean so far.
-    weight: usize,
     /// Which items each chunk has, by its number.
     ranges: Vec<Range<usize>>,
     /// The results of each chunk; empty until they have arrived.
@@ -75,7 +70,6 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
             total: items.len(),
             items: items.into_iter(),
             chunks: Chunks::new(None, shared.workers),
-            weight: 0,
             ranges: Vec::new(),
             results: Vec::new(),
             answered: 0,
@@ -157,7 +151,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
     /// Encodes the next chunk. None: there is none, or outcomes must come first.
     fn cut(&mut self) -> Option<Range<usize>> {
         let size = self.chunks.next(self.items.len(), self.job.owed() as usize);
-        let size = size.min(self.shared.most_calls).min((CHUNK / self.weight.max(1)).max(1));
+        let size = size.min(self.shared.most_calls);
         if size == 0 {
             return None;
         }
@@ -172,7 +166,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
                 Ok(())
             })
         });
-        self.weight = self.weight.max(self.writer.len() / size);
+        self.chunks.weigh(size, self.writer.len());
         match encoded {
             Ok(()) => Some(start..start + size),
             Err(error) => {
@@ -196,7 +190,10 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
         self.chunks.learn(range.len(), outcome.elapsed);
         let first = (!self.single).then_some(range.start);
         let settled = match outcome.answer {
-            Answer::Returned(payload) => read(&payload, range.len()),
+            Answer::Returned(payload) => {
+                self.chunks.weigh(range.len(), payload.len());
+                read(&payload, range.len())
+            }
             Answer::Raised(payload) => {
                 read_failure(&head_of(&payload)).and_then(|failure| Err(failure.error(self.task.name, first)))
             }

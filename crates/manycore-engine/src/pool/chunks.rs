@@ -4,7 +4,8 @@
 //! by what tasks turn out to cost: small first, to learn; then as many items as
 //! take [`TARGET`], so that a million no-ops do not pay for a million tasks; and
 //! never more than a share of what is left, so that the workers finish together
-//! (guided self-scheduling, Polychronopoulos and Kuck 1987).
+//! (guided self-scheduling, Polychronopoulos and Kuck 1987); and never more than fit
+//! into [`LOAD`], so that what one process writes the next one finds in its cache.
 
 /// Nanoseconds a chunk should take: fifty times what handing it over may cost.
 const TARGET: f64 = 1_000_000.0;
@@ -17,6 +18,9 @@ const GROWTH: usize = 8;
 /// not run dry while the caller wakes up.
 const AHEAD: usize = 3;
 
+/// Bytes of a chunk's arguments or of its results, about, unless one item alone has more.
+const LOAD: f64 = (2 << 20) as f64;
+
 /// The sizes of one map's chunks.
 #[derive(Debug)]
 pub struct Chunks {
@@ -25,12 +29,14 @@ pub struct Chunks {
     largest: usize,
     /// Nanoseconds an item takes, learned; and the slowest item seen lately.
     item: Option<f64>,
+    /// Bytes an item has, learned likewise.
+    weight: f64,
 }
 
 impl Chunks {
     /// Sizes for `workers` workers, all of `fixed` items where the caller says so.
     pub fn new(fixed: Option<usize>, workers: usize) -> Chunks {
-        Chunks { fixed, workers: workers.max(1), largest: 0, item: None }
+        Chunks { fixed, workers: workers.max(1), largest: 0, item: None, weight: 1.0 }
     }
 
     /// Items of the next chunk with `left` items to go and `in_flight` chunks of
@@ -54,7 +60,7 @@ impl Chunks {
                 wanted.clamp(1, self.largest.saturating_mul(GROWTH).max(1))
             }
         };
-        let size = wanted.min(share).min(left).max(1);
+        let size = wanted.min(share).min(left).min((LOAD / self.weight) as usize).max(1);
         self.largest = self.largest.max(size);
         size
     }
@@ -65,10 +71,19 @@ impl Chunks {
             return;
         }
         let now = elapsed as f64 / items as f64;
-        // A slow chunk counts at once, a quick one only slowly: too small a chunk
-        // costs microseconds, too large a one leaves a worker alone at the end.
-        self.item = Some(self.item.map_or(now, |item| if now > item { now } else { 0.5 * (item + now) }));
+        self.item = Some(self.item.map_or(now, |item| cautious(item, now)));
     }
+
+    /// `items` arguments, or as many results, have `bytes` bytes.
+    pub fn weigh(&mut self, items: usize, bytes: usize) {
+        self.weight = cautious(self.weight, (bytes as f64 / items.max(1) as f64).max(1.0));
+    }
+}
+
+/// A large cost counts at once, a small one only slowly: too small a chunk costs
+/// microseconds, too large a one leaves a worker alone at the end.
+fn cautious(before: f64, now: f64) -> f64 {
+    if now > before { now } else { 0.5 * (before + now) }
 }
 
 #[cfg(test)]
@@ -94,6 +109,18 @@ mod tests {
         assert_eq!(chunks.next(200, 0), 1);
         chunks.learn(1, 10_000_000);
         assert_eq!(chunks.next(199, 1), 1);
+    }
+
+    #[test]
+    fn heavy_items_go_few_by_few() {
+        let mut chunks = Chunks::new(None, 2);
+        chunks.learn(chunks.next(100_000, 0), 1);
+        chunks.weigh(1, 1 << 18);
+        assert_eq!(chunks.next(100_000, 0), 8);
+        chunks.weigh(1, 1 << 30);
+        assert_eq!(chunks.next(100_000, 0), 1);
+        (0..40).for_each(|_| chunks.weigh(1, 8));
+        assert!(chunks.next(100_000, 0) > 4);
     }
 
     #[test]
