@@ -3,6 +3,7 @@
 //! `cargo bench --bench pool` for all of it, `cargo bench --bench pool -- arrays` for a part.
 
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender, channel};
+use manycore::sync::Shared;
 use manycore::{Pool, Slice};
 use manycore_benchmarks::Contest;
 use std::hint::black_box;
@@ -116,12 +117,25 @@ fn count_all(rows: Slice<Row>) -> Slice<u8> {
     rows.iter().map(|row| count(*row)).collect()
 }
 
+/// What no pool of processes can beat: threads, and nothing travels.
+fn count_in_threads(rows: &[Row]) -> Vec<u8> {
+    let mut counts = vec![0; rows.len()];
+    let half = rows.len().div_ceil(WORKERS);
+    std::thread::scope(|scope| {
+        for (rows, counts) in rows.chunks(half).zip(counts.chunks_mut(half)) {
+            scope.spawn(move || counts.iter_mut().zip(rows).for_each(|(place, row)| *place = count(*row)));
+        }
+    });
+    counts
+}
+
 /// The tutorial's rows. A row is counted in about a nanosecond; its 40 bytes take longer to copy.
 fn rows(pool: &Pool) {
     for (times, rounds) in [(200_000u32, 21), (20_000_000, 3)] {
         let rows: Vec<Row> =
             (0..i64::from(times)).map(|n| std::array::from_fn(|at| (n * 7 + at as i64 * 3) % 10)).collect();
         let slice = Slice::from(&rows[..]);
+        let shared = Shared::from_slice(&rows).expect("shared rows");
         let expected: Vec<u8> = rows.iter().map(|row| count(*row)).collect();
         Contest::new(format!("counting in {times} rows"), times)
             .way("serial loop", || {
@@ -133,6 +147,19 @@ fn rows(pool: &Pool) {
             .way("manycore: map, slices of 5000 rows", || {
                 let counts = pool.map(count_all, slice.chunks_of(5000)).expect("counts");
                 assert_eq!(counts.iter().map(|counts| counts.len()).sum::<usize>(), rows.len());
+            })
+            .way("manycore: map, 5000 shared rows a call", || {
+                let shared = shared.clone();
+                let count = manycore::closure!(move(shared) |start: usize| {
+                    let mut rows = vec![[0i64; 5]; 5000.min(shared.len() - start)];
+                    shared.read(start, &mut rows).expect("as many rows");
+                    rows.into_iter().map(count).collect::<Slice<u8>>()
+                });
+                let counts = pool.map(count, (0..rows.len()).step_by(5000)).expect("counts");
+                assert_eq!(counts.iter().map(|counts| counts.len()).sum::<usize>(), rows.len());
+            })
+            .way("two threads, nothing travels", || {
+                assert_eq!(black_box(count_in_threads(black_box(&rows))).len(), rows.len());
             })
             .run(rounds);
     }

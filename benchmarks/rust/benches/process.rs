@@ -35,9 +35,8 @@ fn main() {
     }
     manycore::init();
     let program = CString::new("/proc/self/exe").expect("no zero in it");
-    let mut environment: Vec<CString> = std::env::vars()
-        .map(|(name, value)| CString::new(format!("{name}={value}")).expect("no zero in it"))
-        .collect();
+    let mut environment: Vec<CString> =
+        std::env::vars().map(|(name, value)| CString::new(format!("{name}={value}")).expect("no zero in it")).collect();
     environment.push(CString::new(format!("{BARE}=1")).expect("no zero in it"));
     let environment: Vec<_> =
         environment.iter().map(|entry| entry.as_ptr().cast_mut()).chain([std::ptr::null_mut()]).collect();
