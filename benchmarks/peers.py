@@ -51,9 +51,13 @@ class Peer:
         """Make one call and wait for it."""
         raise Unsupported("apply")
 
-    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
-        """Submit one call and return what fetches its result."""
+    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Submit one call and return what the library gives for it."""
         raise Unsupported("apply_async")
+
+    def fetch(self, result: Any) -> Any:
+        """Wait for the value of what `apply_async` gave."""
+        return result.get()
 
     def imap(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         """Yield the results in order, one task a message."""
@@ -97,9 +101,9 @@ class StandardPool(Peer):
         """`Pool.apply`."""
         return self.pool.apply(function, args)
 
-    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
+    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """`Pool.apply_async`."""
-        return self.pool.apply_async(function, args).get
+        return self.pool.apply_async(function, args)
 
     def imap(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         """`Pool.imap`."""
@@ -158,9 +162,13 @@ class Executor(Peer):
         """`submit` and `result` at once."""
         return self.executor.submit(function, *args).result()
 
-    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
+    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """`submit`."""
-        return self.executor.submit(function, *args).result
+        return self.executor.submit(function, *args)
+
+    def fetch(self, result: Any) -> Any:
+        """`Future.result`."""
+        return result.result()
 
     def imap(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         """`Executor.map`, which yields in order."""
@@ -270,9 +278,9 @@ class Mpire(Peer):
         """`WorkerPool.apply`."""
         return self.pool.apply(function, args)
 
-    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
+    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """`WorkerPool.apply_async`."""
-        return self.pool.apply_async(function, args).get
+        return self.pool.apply_async(function, args)
 
     def imap(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         """`WorkerPool.imap`."""
@@ -315,9 +323,13 @@ class Pebble(Peer):
         """`schedule` and `result` at once."""
         return self.pool.schedule(function, args=args).result()
 
-    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
+    def apply_async(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """`schedule`."""
-        return self.pool.schedule(function, args=args).result
+        return self.pool.schedule(function, args=args)
+
+    def fetch(self, result: Any) -> Any:
+        """`Future.result`."""
+        return result.result()
 
     def imap(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         """`ProcessPool.map`, which yields in order."""

@@ -1,18 +1,22 @@
-"""What a pool costs before its first result: Pool(2), map over two items, close, join.
+"""What a pool costs before its first result, what a process costs, and what importing the package costs.
 
 The cell's main module is one of `mains/`, because `spawn` and `forkserver` import it again in every child.
 """
 
 from __future__ import annotations
 
+import importlib
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable
 
-from benchmarks.peers import PEERS, WORKERS
+from benchmarks.peers import PEERS, WORKERS, Unsupported
 from benchmarks.workload import Metric, Settings, Workload, check, timed
 
 N_LATER = 5
+N_PROCESSES = 15
+N_IMPORTS = 11
 
 
 def _once(lib: str, method: str, function: Callable[[int], int]) -> None:
@@ -29,6 +33,43 @@ def _measure(method: str) -> Callable[[str, Settings], dict[str, float]]:
         return {"first": first_s, "later": statistics.median(later)}
 
     return measure
+
+
+def _package(lib: str) -> str:
+    if lib not in ("manycore", "multiprocessing", "billiard", "multiprocess"):
+        raise Unsupported("not a package with the standard one's names")
+    return lib
+
+
+def _measure_process(method: str) -> Callable[[str, Settings], dict[str, float]]:
+    def measure(lib: str, settings: Settings) -> dict[str, float]:
+        context = importlib.import_module(_package(lib)).get_context(method)
+        function = sys.modules["__main__"].double
+
+        def once() -> None:
+            process = context.Process(target=function, args=(1,))
+            process.start()
+            process.join()
+            check(process.exitcode == 0, "the exit code")
+
+        first_s, _ = timed(once)
+        later = [timed(once)[0] for _ in range(settings.size(N_PROCESSES, 2))]
+        return {"first": first_s, "later": statistics.median(later)}
+
+    return measure
+
+
+def measure_import(lib: str, settings: Settings) -> dict[str, float]:
+    """Time a program that imports the package with all its Pool needs, beside one that does nothing."""
+    programs = (f"import {_package(lib)}.pool", "pass")
+    # As a terminal starts it: what a path adds is on nobody's bill.
+    commands = [[sys.executable, "-c", program] for program in programs]
+    rounds = [
+        [timed(lambda command=command: subprocess.run(command, check=True))[0] for command in commands]
+        for _ in range(settings.size(N_IMPORTS, 2))
+    ]
+    with_package, bare = (statistics.median(times) for times in zip(*rounds, strict=True))
+    return {"import": with_package - bare, "bare": bare}
 
 
 def _workloads() -> list[Workload]:
@@ -50,4 +91,31 @@ def _workloads() -> list[Workload]:
     ]
 
 
-WORKLOADS = _workloads()
+def _processes() -> list[Workload]:
+    later = {
+        "fork": Metric("later ones ms", "ms"),
+        "forkserver": Metric("later ones ms", "ms", 0.003),
+        "spawn": Metric("later ones ms", "ms", goal_of="multiprocessing"),
+    }
+    return [
+        Workload(
+            f"process-{method}",
+            f"Process start and join by {method}, an empty target; main imports NumPy",
+            _measure_process(method),
+            {"later": later[method], "first": Metric("1st one ms", "ms")},
+            "with_numpy.py",
+        )
+        for method in later
+    ]
+
+
+WORKLOADS = [
+    *_workloads(),
+    *_processes(),
+    Workload(
+        "import",
+        "a program that imports the package and its pool, over one that does nothing",
+        measure_import,
+        {"import": Metric("import ms", "ms", 0.006), "bare": Metric("bare ms", "ms")},
+    ),
+]

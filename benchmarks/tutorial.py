@@ -80,8 +80,8 @@ def _by_row(pool: Peer, rows: list[list[int]]) -> list[int]:
 
 
 def _by_row_async(pool: Peer, rows: list[list[int]]) -> list[int]:
-    fetches = [pool.apply_async(howmany_within_range, (row, 4, 8)) for row in rows]
-    return [fetch() for fetch in fetches]
+    results = [pool.apply_async(howmany_within_range, (row, 4, 8)) for row in rows]
+    return [pool.fetch(result) for result in results]
 
 
 def _per_row(lib: str, settings: Settings, call: Callable[[Peer, list[list[int]]], list[int]]) -> dict[str, float]:
