@@ -5,7 +5,9 @@ The cell's main module is one of `mains/`, because `spawn` and `forkserver` impo
 
 from __future__ import annotations
 
+import compileall
 import importlib
+import os
 import statistics
 import subprocess
 import sys
@@ -62,7 +64,8 @@ def _measure_process(method: str) -> Callable[[str, Settings], dict[str, float]]
 def measure_import(lib: str, settings: Settings) -> dict[str, float]:
     """Time a program that imports the package with all its Pool needs, beside one that does nothing."""
     programs = (f"import {_package(lib)}.pool", "pass")
-    # As a terminal starts it: what a path adds is on nobody's bill.
+    # As it is once installed.
+    compileall.compile_dir(os.path.dirname(importlib.import_module(_package(lib)).__file__ or ""), quiet=1)
     commands = [[sys.executable, "-c", program] for program in programs]
     rounds = [
         [timed(lambda command=command: subprocess.run(command, check=True))[0] for command in commands]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
-import threading
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ class Postponed:
         self._replaced = False
         self._mask: set[Any] | None = None
         try:
-            handler = signal.getsignal(signal.SIGINT)
-            if callable(handler) and threading.current_thread() is threading.main_thread():
+            handler = _signal.getsignal(_signal.SIGINT)
+            if callable(handler) and _is_main_thread(handler):
                 _aside.append(handler)
                 self._replaced = True
-                signal.signal(signal.SIGINT, self._note)
+                _signal.signal(_signal.SIGINT, self._note)
             # In two steps: the second may raise what another signal's handler raises, and block all the same.
-            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
         except BaseException:
             self._restore()
             raise
@@ -45,12 +45,12 @@ class Postponed:
             self._restore()
         finally:
             if self._came:
-                signal.raise_signal(signal.SIGINT)
+                _signal.raise_signal(_signal.SIGINT)
 
     @property
     def was_blocked(self) -> bool:
         """Whether SIGINT had been blocked before."""
-        return self._mask is not None and signal.SIGINT in self._mask
+        return self._mask is not None and _signal.SIGINT in self._mask
 
     def _note(self, *_: object) -> None:
         self._came = True
@@ -59,21 +59,34 @@ class Postponed:
         try:
             # What is pending comes now, and is noted.
             if self._mask is not None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+                _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
         finally:
             if self._replaced:
                 handler = _aside.pop()
                 try:
-                    signal.signal(signal.SIGINT, handler)
+                    _signal.signal(_signal.SIGINT, handler)
                 except BaseException:
                     # Raised by another signal's handler, before anything was changed.
-                    signal.signal(signal.SIGINT, handler)
+                    _signal.signal(_signal.SIGINT, handler)
                     raise
+
+
+def _is_main_thread(handler: Any) -> bool:
+    """Whether this thread may set a handler. `handler` is that of SIGINT."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        return threading.current_thread() is threading.main_thread()
+    # Nobody has needed it so far, and a pool need not be the first: any other thread is refused this.
+    try:
+        _signal.signal(_signal.SIGINT, handler)
+    except ValueError:
+        return False
+    return True
 
 
 def _restore_in_child() -> None:
     if _aside:
-        signal.signal(signal.SIGINT, _aside[0])
+        _signal.signal(_signal.SIGINT, _aside[0])
         _aside.clear()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 
 from . import _engine
@@ -82,7 +82,7 @@ def main(seat: Seat, initializer: Callable[..., object] | None, initargs: Iterab
     """
     try:
         if not seat.keep_blocked:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGINT})
         _work(seat.sit(), initializer, initargs, limit)
     except KeyboardInterrupt:
         # The caller reports the task as lost; a traceback from every worker would bury that.

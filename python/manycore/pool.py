@@ -6,8 +6,8 @@ thread stands between a caller and the workers; a pool starts one, its keeper, w
 
 from __future__ import annotations
 
+import _thread
 import os
-import threading
 import time
 import warnings
 import weakref
@@ -19,6 +19,7 @@ from ._remote import MaybeEncodingError, RemoteTraceback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
@@ -83,9 +84,9 @@ class _Crew:
         self.processes: list[BaseProcess] = []
         self.by_seat: dict[int, BaseProcess] = {}
         self.keeper: threading.Thread | None = None
-        self.keeper_lock = threading.Lock()
+        self.keeper_lock = _thread.allocate_lock()
         # Held while workers are started; again by the same thread, when a collection ends another pool's life in it.
-        self.roster = threading.RLock()
+        self.roster = _thread.RLock()
         self.hiring = True
         self.owner = os.getpid()
         # The engine keeps the callback, and must not keep the crew that keeps the engine.
@@ -185,7 +186,7 @@ class _Crew:
         """End the keeper and wait for it: no thread of ours may be left when the interpreter goes."""
         self.core.stop()
         keeper = self.keeper
-        if keeper is not None and keeper is not threading.current_thread():
+        if keeper is not None and keeper.ident != _thread.get_ident():
             keeper.join()
 
     def join(self) -> None:
@@ -293,9 +294,7 @@ class Pool:
             return
         with crew.keeper_lock, Postponed():
             if crew.keeper is None:
-                keeper = threading.Thread(target=self._core.keep, name="manycore-keeper", daemon=True)
-                keeper.start()
-                crew.keeper = keeper
+                crew.keeper = _start_thread("manycore-keeper", self._core.keep)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Jobs
@@ -422,7 +421,7 @@ class Pool:
         results = self._core.imap(self, func, source, ordered, chunksize, buffersize or WINDOW, threaded)
         if threaded:
             feeder = _engine.Feeder(results)
-            threading.Thread(target=_feed, args=(feeder, source), name="manycore-feeder", daemon=True).start()
+            _start_thread("manycore-feeder", _feed, feeder, source)
         return results
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -450,6 +449,15 @@ class Pool:
             self._core.drain()
             self._crew.join()
         self._crew.dismiss_keeper()
+
+
+def _start_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
+    """Start a daemon thread. Only callbacks and iterators need one, and `threading` costs a third of the import."""
+    import threading
+
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def _feed(feeder: _engine.Feeder, source: Iterator[Any]) -> None:
