@@ -212,9 +212,11 @@ impl Decoder {
     #[inline]
     pub(super) fn varint(&mut self) -> Result<usize, Fault> {
         let first = self.byte()?;
-        if first < 0x80 {
-            return Ok(usize::from(first));
-        }
+        if first < 0x80 { Ok(usize::from(first)) } else { self.long_varint(first) }
+    }
+
+    #[cold]
+    fn long_varint(&mut self, first: u8) -> Result<usize, Fault> {
         let mut value = usize::from(first & 0x7F);
         let mut shift = 7;
         loop {

@@ -158,9 +158,15 @@ unsafe fn shape(object: *mut PyObject) -> Option<Shape> {
 #[inline]
 unsafe fn is_inert(object: *mut PyObject) -> bool {
     // SAFETY: a live object, and attached.
+    unsafe { ffi::Py_TYPE(object) == &raw mut ffi::PyLong_Type || is_inert_too(object) }
+}
+
+/// Those that rows have less often than ints.
+#[cold]
+unsafe fn is_inert_too(object: *mut PyObject) -> bool {
+    // SAFETY: a live object, and attached.
     let (kind, none) = unsafe { (ffi::Py_TYPE(object), ffi::Py_None()) };
-    kind == &raw mut ffi::PyLong_Type
-        || kind == &raw mut ffi::PyFloat_Type
+    kind == &raw mut ffi::PyFloat_Type
         || kind == &raw mut ffi::PyUnicode_Type
         || kind == &raw mut ffi::PyBool_Type
         || kind == &raw mut ffi::PyBytes_Type
