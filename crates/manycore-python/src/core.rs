@@ -300,7 +300,7 @@ impl Core {
         slf.get().check_ours()?;
         let kept = callback.is_some() || error_callback.is_some();
         let map = Map::new(slf.get(), function, items, starred, Chunks::new(chunksize, workers), kept);
-        ApplyResult::start(slf, owner, Kindred::Map(map), callback, error_callback)
+        ApplyResult::start(slf, owner, Kindred::Map(Box::new(map)), callback, error_callback)
     }
 
     /// Starts a lazy map over the iterator `source`; one `threaded` is fed from a

@@ -58,7 +58,7 @@ impl Call {
 /// What a result is the result of.
 pub(crate) enum Kindred {
     Call(Call),
-    Map(Map),
+    Map(Box<Map>),
 }
 
 enum State {

@@ -1,5 +1,5 @@
-//! Count how many numbers of each row lie between 4 and 8: serially, by every verb of a pool, and by rayon's
-//! threads for contrast.
+//! Count how many numbers of each row lie between 4 and 8: serially, by every verb of a pool, by procspawn's pool, and
+//! by rayon's threads for contrast.
 //!
 //! `cargo run --release --example tutorial_count_in_range`; a number of rows may follow, 200 000 without one.
 //!
@@ -26,6 +26,11 @@ fn howmany_within_range_rowonly(row: Row) -> usize {
 /// The same for many rows at once.
 fn howmany_in_rows(rows: Slice<Row>) -> Slice<u8> {
     rows.iter().map(|row| howmany_within_range_rowonly(*row) as u8).collect()
+}
+
+/// The same for another crate's processes.
+fn howmany_in_copied_rows(rows: Vec<Row>) -> Vec<usize> {
+    rows.into_iter().map(howmany_within_range_rowonly).collect()
 }
 
 /// Rows of digits; the same ones each time.
@@ -60,6 +65,7 @@ fn report(
 
 fn main() -> Result<()> {
     manycore::init();
+    procspawn::init();
     let count = std::env::args().nth(1).map_or(200_000, |argument| argument.parse().expect("a number of rows"));
     let rows = digits(count);
     let expected: Vec<usize> = rows.iter().map(|row| howmany_within_range_rowonly(*row)).collect();
@@ -89,6 +95,12 @@ fn main() -> Result<()> {
     report("starmap_async", &|| pool.starmap_async(howmany_within_range, rows.iter().map(|row| (*row, 4, 8)))?.get())?;
     report("rayon: threads, nothing travels", &|| {
         Ok(rows.par_iter().map(|row| howmany_within_range(*row, 4, 8)).collect())
+    })?;
+
+    let peers = procspawn::Pool::new(pool.workers()).expect("procspawn's pool");
+    report("procspawn: calls of 5000 rows", &|| {
+        let calls: Vec<_> = rows.chunks(5000).map(|rows| peers.spawn(rows.to_vec(), howmany_in_copied_rows)).collect();
+        Ok(calls.into_iter().flat_map(|call| call.join().expect("procspawn's counts")).collect())
     })?;
 
     let rows: Slice<Row> = rows.clone().into();

@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn heavy_items_go_few_by_few() {
         let mut chunks = Chunks::new(None, 2);
-        chunks.learn(chunks.next(100_000, 0), 1);
+        let first = chunks.next(100_000, 0);
+        chunks.learn(first, 1);
         chunks.weigh(1, 1 << 18);
         assert_eq!(chunks.next(100_000, 0), 8);
         chunks.weigh(1, 1 << 30);
