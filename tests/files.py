@@ -47,7 +47,7 @@ class Run:
         line = closing[-1] if closing else f"no closing line, exit code {self.process.returncode}"
         counts = collections.Counter()
         for number, kind in re.findall(r"(\d+) ([a-z]+)", line.partition(" in ")[0] if closing else "1 crashed"):
-            counts[kind] += int(number)
+            counts[kind.rstrip("s")] += int(number)
         verdict = "passed"
         if self.process.returncode not in (0, NOTHING_COLLECTED):
             print(text)

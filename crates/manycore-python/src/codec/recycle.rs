@@ -60,7 +60,7 @@ impl Shells {
 ///
 /// # Safety
 ///
-/// `old` is a live object, and no code but this runs meanwhile.
+/// `old` is a live object, and stays one.
 unsafe fn refill(
     decoder: &mut Decoder,
     old: *mut PyObject,
@@ -97,9 +97,15 @@ unsafe fn refill(
                 index += 1;
             }
             if index < new.len {
-                let place = access::place(old, index, new.is_list);
-                if let Some(item) = refill(decoder, *place, gone, depth, owed + (new.len - index - 1))? {
-                    replace(place, item, gone);
+                let former = *access::place(old, index, new.is_list);
+                let item = refill(decoder, former, gone, depth, owed + (new.len - index - 1))?;
+                // Before 3.12 a new object may start the collector, and that any code, which
+                // may find even what only we refer to.
+                if cfg!(not(Py_3_12)) && shape(old) != Some(new) {
+                    return Err(Fault::Reference);
+                }
+                if let Some(item) = item {
+                    replace(access::place(old, index, new.is_list), item, gone);
                 }
                 index += 1;
             }
