@@ -24,6 +24,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LONG = ("test_pool_payloads", "test_codec", "test_process", "test_connection", "test_synchronize", "test_queues")
 NOTHING_COLLECTED = 5
 BLAMED = re.compile(r"^(?:FAILED|ERROR) (\S+)|=== watchdog: (\S+) does not let go", re.MULTILINE)
+PROGRESS_FAILED = re.compile(r"^(?:tests/\S+ )?[.sxX]*[FE][.sxXFE]*(?: *\[ *\d+%\])?$", re.MULTILINE)
 CLOSING = re.compile(r"^=+ (.* in [\d.]+s.*) =+$", re.MULTILINE)
 
 
@@ -57,8 +58,11 @@ class Run:
 
 
 def standard_alone(text):
-    """Whether all tests that failed are the standard package's."""
+    """Whether all tests that failed are the standard package's. A run that was killed names the last one alone: then
+    whatever failed before it was ours, for all that is known."""
     blamed = BLAMED.findall(text)
+    if not CLOSING.search(text) and PROGRESS_FAILED.search(text):
+        return False
     return bool(blamed) and all("[multiprocessing" in "".join(names) for names in blamed)
 
 

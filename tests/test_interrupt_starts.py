@@ -5,6 +5,8 @@ them in turn. What is started half may not stay; what is there afterwards works.
 """
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -221,3 +223,33 @@ def test_a_program_that_is_starting_a_pool(script, method, name, times):
     assert program.errors.count(b"Traceback (most recent call last)") == 1, program.errors.decode()
     assert program.errors.rstrip().endswith(b"KeyboardInterrupt")
     assert program.orphans() == {}
+
+
+BARE_THREAD = """
+import _thread, sys, manycore
+
+assert "threading" not in sys.modules
+pools = [manycore.Pool(1)]
+done = _thread.allocate_lock()
+done.acquire()
+
+def work():
+    try:
+        print(pools[0].apply_async(len, ("abc",)).get(), list(pools[0].imap(len, iter(["ab"]))))
+        pools.append(manycore.Pool(1))
+    finally:
+        done.release()
+
+_thread.start_new_thread(work, ())
+done.acquire()
+import threading
+print(threading.current_thread() is threading.main_thread(), pools[1].map(len, ["a"]))
+for pool in pools:
+    pool.terminate()
+    pool.join()
+"""
+
+
+def test_a_thread_that_threading_does_not_know(mp):
+    run = subprocess.run([sys.executable, "-c", BARE_THREAD], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("3 [2]\nTrue [1]\n", "")

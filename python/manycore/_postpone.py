@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _thread
 import os
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Postponed:
         self._mask: set[Any] | None = None
         try:
             handler = _signal.getsignal(_signal.SIGINT)
-            if callable(handler) and _is_main_thread(handler):
+            if callable(handler) and _thread.get_native_id() == os.getpid():  # the main thread
                 _aside.append(handler)
                 self._replaced = True
                 _signal.signal(_signal.SIGINT, self._note)
@@ -69,19 +69,6 @@ class Postponed:
                     # Raised by another signal's handler, before anything was changed.
                     _signal.signal(_signal.SIGINT, handler)
                     raise
-
-
-def _is_main_thread(handler: Any) -> bool:
-    """Whether this thread may set a handler. `handler` is that of SIGINT."""
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        return threading.current_thread() is threading.main_thread()
-    # Nobody has needed it so far, and a pool need not be the first: any other thread is refused this.
-    try:
-        _signal.signal(_signal.SIGINT, handler)
-    except ValueError:
-        return False
-    return True
 
 
 def _restore_in_child() -> None:

@@ -78,15 +78,19 @@ class _Crew:
         initargs: Iterable[Any],
         maxtasksperchild: int | None,
     ) -> None:
+        # A third of what the package would take to import. But not later than here: the interpreter takes the first
+        # thread that imports it for the main one, and that makes the pools as a rule.
+        import threading
+
         self.make_process = make_process
         self.size = size
         self.arguments = (initializer, initargs, maxtasksperchild)
         self.processes: list[BaseProcess] = []
         self.by_seat: dict[int, BaseProcess] = {}
         self.keeper: threading.Thread | None = None
-        self.keeper_lock = _thread.allocate_lock()
+        self.keeper_lock = threading.Lock()
         # Held while workers are started; again by the same thread, when a collection ends another pool's life in it.
-        self.roster = _thread.RLock()
+        self.roster = threading.RLock()
         self.hiring = True
         self.owner = os.getpid()
         # The engine keeps the callback, and must not keep the crew that keeps the engine.
@@ -452,7 +456,6 @@ class Pool:
 
 
 def _start_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
-    """Start a daemon thread. Only callbacks and iterators need one, and `threading` costs a third of the import."""
     import threading
 
     thread = threading.Thread(target=target, args=args, name=name, daemon=True)
