@@ -203,7 +203,7 @@ impl Map {
             encoder.encode_items(items, range.start, range.end)?;
         }
         let (start, size) = (range.start, range.len());
-        chunks.weigh(size, encoder.total_len());
+        chunks.weigh_arguments(size, encoder.total_len());
         let index = (start as u64) << 32 | size as u64;
         core.send(py, &encoder, &self.job, index, self.mode, &function, || self.task(py, start, size))
     }
@@ -215,7 +215,7 @@ impl Map {
             let size = outcome.index as u32 as usize;
             state.chunks.learn(size, outcome.elapsed);
             if let Answer::Returned(payload) = &outcome.answer {
-                state.chunks.weigh(size, payload.len());
+                state.chunks.weigh_results(size, payload.len());
             }
         }
     }

@@ -166,7 +166,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
                 Ok(())
             })
         });
-        self.chunks.weigh(size, self.writer.len());
+        self.chunks.weigh_arguments(size, self.writer.len());
         match encoded {
             Ok(()) => Some(start..start + size),
             Err(error) => {
@@ -191,7 +191,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
         let first = (!self.single).then_some(range.start);
         let settled = match outcome.answer {
             Answer::Returned(payload) => {
-                self.chunks.weigh(range.len(), payload.len());
+                self.chunks.weigh_results(range.len(), payload.len());
                 read(&payload, range.len())
             }
             Answer::Raised(payload) => {

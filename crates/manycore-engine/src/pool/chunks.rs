@@ -29,14 +29,14 @@ pub struct Chunks {
     largest: usize,
     /// Nanoseconds an item takes, learned; and the slowest item seen lately.
     item: Option<f64>,
-    /// Bytes an item has, learned likewise.
-    weight: f64,
+    /// Bytes an argument and a result have, learned likewise.
+    weights: (f64, f64),
 }
 
 impl Chunks {
     /// Sizes for `workers` workers, all of `fixed` items where the caller says so.
     pub fn new(fixed: Option<usize>, workers: usize) -> Chunks {
-        Chunks { fixed, workers: workers.max(1), largest: 0, item: None, weight: 1.0 }
+        Chunks { fixed, workers: workers.max(1), largest: 0, item: None, weights: (1.0, 1.0) }
     }
 
     /// Items of the next chunk with `left` items to go and `in_flight` chunks of
@@ -60,7 +60,8 @@ impl Chunks {
                 wanted.clamp(1, self.largest.saturating_mul(GROWTH).max(1))
             }
         };
-        let size = wanted.min(share).min(left).min((LOAD / self.weight) as usize).max(1);
+        let weight = self.weights.0.max(self.weights.1);
+        let size = wanted.min(share).min(left).min((LOAD / weight) as usize).max(1);
         self.largest = self.largest.max(size);
         size
     }
@@ -74,10 +75,19 @@ impl Chunks {
         self.item = Some(self.item.map_or(now, |item| cautious(item, now)));
     }
 
-    /// `items` arguments, or as many results, have `bytes` bytes.
-    pub fn weigh(&mut self, items: usize, bytes: usize) {
-        self.weight = cautious(self.weight, (bytes as f64 / items.max(1) as f64).max(1.0));
+    /// The arguments of `items` items have `bytes` bytes.
+    pub fn weigh_arguments(&mut self, items: usize, bytes: usize) {
+        self.weights.0 = cautious(self.weights.0, mean(items, bytes));
     }
+
+    /// The results of `items` items have `bytes` bytes.
+    pub fn weigh_results(&mut self, items: usize, bytes: usize) {
+        self.weights.1 = cautious(self.weights.1, mean(items, bytes));
+    }
+}
+
+fn mean(items: usize, bytes: usize) -> f64 {
+    (bytes as f64 / items.max(1) as f64).max(1.0)
 }
 
 /// A large cost counts at once, a small one only slowly: too small a chunk costs
@@ -116,11 +126,13 @@ mod tests {
         let mut chunks = Chunks::new(None, 2);
         let first = chunks.next(100_000, 0);
         chunks.learn(first, 1);
-        chunks.weigh(1, 1 << 18);
+        chunks.weigh_results(1, 1 << 18);
+        (0..40).for_each(|_| chunks.weigh_arguments(1, 8));
         assert_eq!(chunks.next(100_000, 0), 8);
-        chunks.weigh(1, 1 << 30);
+        chunks.weigh_arguments(1, 1 << 30);
         assert_eq!(chunks.next(100_000, 0), 1);
-        (0..40).for_each(|_| chunks.weigh(1, 8));
+        (0..40).for_each(|_| chunks.weigh_arguments(1, 8));
+        (0..40).for_each(|_| chunks.weigh_results(1, 8));
         assert!(chunks.next(100_000, 0) > 4);
     }
 
