@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.peers import Unsupported
+from benchmarks.peers import context_of
 from benchmarks.workload import Metric, Settings, Workload, check, timed
 
-#: Whose locks are classes of their own; the other libraries have the standard package's.
-PACKAGES = ("manycore", "multiprocessing", "billiard", "multiprocess")
-
 Side = Callable[[], None]
-
-
-def _context(lib: str) -> Any:
-    if lib not in PACKAGES:
-        raise Unsupported("has no locks of its own")
-    return importlib.import_module(lib).get_context("fork")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -28,7 +18,7 @@ def _context(lib: str) -> Any:
 
 def measure_alone(lib: str, settings: Settings) -> dict[str, float]:
     """Time acquire + release, and `with`, of a lock that nobody else wants; the loop itself is not counted."""
-    lock = _context(lib).Lock()
+    lock = context_of(lib).Lock()
     n = settings.size(400_000, 20_000)
     numbers = range(n)
 
@@ -139,7 +129,7 @@ def _counter(context: Any, n: int) -> tuple[Side, Side]:
 
 def _together(lib: str, make: Callable[[Any, int], tuple[Side, Side]], n: int) -> float:
     """Return how long the two sides take that `make` gives, one of them in a child that has started before."""
-    context = _context(lib)
+    context = context_of(lib)
     here, other = make(context, n)
     ready, go = context.Semaphore(0), context.Semaphore(0)
 

@@ -401,3 +401,14 @@ def consume(results: Iterable[Any]) -> int:
     for _ in zip(results, counter, strict=False):
         pass
     return next(counter)
+
+
+#: Packages with the standard one's classes, each with processes, locks and queues of its own.
+PACKAGES = ("manycore", "multiprocessing", "billiard", "multiprocess")
+
+
+def context_of(lib: str, method: str = "fork") -> Any:
+    """Return a context of a package with the standard one's classes."""
+    if lib not in PACKAGES:
+        raise Unsupported("no classes of its own beside its pool")
+    return importlib.import_module(lib).get_context(method)

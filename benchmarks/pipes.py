@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
 from typing import Any
 
-from benchmarks.peers import PEERS, Unsupported
+from benchmarks.peers import context_of
 from benchmarks.workload import Metric, Settings, Workload, check, timed
-
-#: Libraries that have a `Pipe` of their own, with the standard package's names.
-WITH_PIPE = ("manycore", "multiprocessing", "multiprocess", "billiard")
 
 SMALL = {"int": 7, "tuple": (7, "seven"), "dict": {"task": 7, "args": [1, 2, 3]}}
 LARGE = 64 << 20
 GIB = 1 << 30
-
-
-def _context(lib: str) -> Any:
-    if lib not in WITH_PIPE:
-        raise Unsupported("no Pipe")
-    return importlib.import_module(PEERS[lib].module).get_context("fork")
 
 
 def _echo(connection: Any) -> None:
@@ -30,7 +20,7 @@ def _echo(connection: Any) -> None:
 
 def measure_ping_pong(lib: str, settings: Settings) -> dict[str, float]:
     """Time one object there and back, a median of ten parts of the run."""
-    context = _context(lib)
+    context = context_of(lib)
     ours, theirs = context.Pipe()
     child = context.Process(target=_echo, args=(theirs,))
     child.start()
@@ -61,7 +51,7 @@ def _take(connection: Any, answers: Any, method: str, n_messages: int) -> None:
 
 def measure_large(lib: str, settings: Settings, duplex: bool) -> dict[str, float]:
     """Time a gibibyte of bytes in objects of 64 MiB, by `send` and by `send_bytes`, and of arrays by `send`."""
-    context = _context(lib)
+    context = context_of(lib)
     n_messages = settings.size(GIB // LARGE, 1)
     message = b"a" + bytes(LARGE - 2) + b"z"
     cases: dict[str, tuple[str, str, Any]] = {

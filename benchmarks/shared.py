@@ -5,11 +5,10 @@ Only the standard package and what has its face have these.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.peers import PEERS, StandardPool, Unsupported
+from benchmarks.peers import context_of
 from benchmarks.workload import Metric, Settings, Workload, check, timed
 
 N_CALLS = 20_000
@@ -17,17 +16,10 @@ N_INCREMENTS = 400_000
 N_PROCESSES = 2
 
 
-def _context(lib: str) -> Any:
-    peer = PEERS[lib]
-    if not issubclass(peer, StandardPool) or peer.module == "ray":
-        raise Unsupported("no managers, no values")
-    return importlib.import_module(peer.module).get_context("fork")
-
-
 def measure_manager(lib: str, settings: Settings) -> dict[str, float]:
     """Time single calls of a dict's and a list's proxy, from one client."""
     n_calls = settings.size(N_CALLS, 500)
-    with _context(lib).Manager() as manager:
+    with context_of(lib).Manager() as manager:
         shared, appended = manager.dict(key=1), manager.list()
         figures = {
             "get": timed(lambda: _repeat(n_calls, shared.__getitem__, "key"))[0] / n_calls,
@@ -51,7 +43,7 @@ def _increment(value: Any, n_times: int) -> None:
 
 def measure_value(lib: str, settings: Settings) -> dict[str, float]:
     """Time two processes that increment one value under its lock."""
-    context = _context(lib)
+    context = context_of(lib)
     n_each = settings.size(N_INCREMENTS, 4_000) // N_PROCESSES
     value = context.Value("i", 0)
     processes = [context.Process(target=_increment, args=(value, n_each)) for _ in range(N_PROCESSES)]

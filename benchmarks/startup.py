@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from benchmarks.peers import PEERS, WORKERS, Unsupported
+from benchmarks.peers import PEERS, WORKERS, context_of
 from benchmarks.workload import Metric, Settings, Workload, check, timed
 
 N_LATER = 5
@@ -37,15 +37,9 @@ def _measure(method: str) -> Callable[[str, Settings], dict[str, float]]:
     return measure
 
 
-def _package(lib: str) -> str:
-    if lib not in ("manycore", "multiprocessing", "billiard", "multiprocess"):
-        raise Unsupported("not a package with the standard one's names")
-    return lib
-
-
 def _measure_process(method: str) -> Callable[[str, Settings], dict[str, float]]:
     def measure(lib: str, settings: Settings) -> dict[str, float]:
-        context = importlib.import_module(_package(lib)).get_context(method)
+        context = context_of(lib, method)
         function = sys.modules["__main__"].double
 
         def once() -> None:
@@ -63,9 +57,10 @@ def _measure_process(method: str) -> Callable[[str, Settings], dict[str, float]]
 
 def measure_import(lib: str, settings: Settings) -> dict[str, float]:
     """Time a program that imports the package with all its Pool needs, beside one that does nothing."""
-    programs = (f"import {_package(lib)}.pool", "pass")
+    context_of(lib)
+    programs = (f"import {lib}.pool", "pass")
     # As it is once installed.
-    compileall.compile_dir(os.path.dirname(importlib.import_module(_package(lib)).__file__ or ""), quiet=1)
+    compileall.compile_dir(os.path.dirname(importlib.import_module(lib).__file__ or ""), quiet=1)
     commands = [[sys.executable, "-c", program] for program in programs]
     rounds = [
         [timed(lambda command=command: subprocess.run(command, check=True))[0] for command in commands]

@@ -25,7 +25,8 @@ LONG = ("test_pool_payloads", "test_codec", "test_process", "test_connection", "
 NOTHING_COLLECTED = 5
 BLAMED = re.compile(r"^(?:FAILED|ERROR) (\S+)|=== watchdog: (\S+) does not let go", re.MULTILINE)
 PROGRESS_FAILED = re.compile(r"^(?:tests/\S+ )?[.sxX]*[FE][.sxXFE]*(?: *\[ *\d+%\])?$", re.MULTILINE)
-CLOSING = re.compile(r"^=+ (.* in [\d.]+s.*) =+$", re.MULTILINE)
+# With `-q` it stands without its frame.
+CLOSING = re.compile(r"^(?:=+ )?((?:\d+ |no tests ran ).*?in [\d.]+s.*?)(?: =+)?$", re.MULTILINE)
 
 
 class Run:

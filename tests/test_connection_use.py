@@ -12,6 +12,7 @@ import time
 import pytest
 
 from support import census
+from support.alarm import Alarm, raising
 from support.connections import connection_of, threads
 
 
@@ -44,14 +45,6 @@ def test_poll(pipe):
 def test_a_signal_at_any_moment_ends_a_wait(pipe):
     """A handler that raises ends it, whether the signal comes before the wait, while it looks, or while it sleeps."""
     reader, writer = pipe
-
-    class Alarm(Exception):
-        pass
-
-    def raise_alarm(*_):
-        raise Alarm
-
-    previous = signal.signal(signal.SIGUSR2, raise_alarm)
     rounds = threading.Semaphore(0)
 
     def interrupt(delays):
@@ -64,7 +57,7 @@ def test_a_signal_at_any_moment_ends_a_wait(pipe):
 
     delays = [step * 2e-6 for step in range(150)]
     waits = [reader.recv, reader.recv_bytes, lambda: reader.poll(None), lambda: reader.poll(50)]
-    try:
+    with raising(signal.SIGUSR2):
         for wait in waits:
             with threads(lambda: interrupt(delays)):
                 for _ in delays:
@@ -74,8 +67,6 @@ def test_a_signal_at_any_moment_ends_a_wait(pipe):
                     with pytest.raises(Alarm):
                         rounds.release()
                         wait()
-    finally:
-        signal.signal(signal.SIGUSR2, previous)
 
 
 @pytest.mark.only("manycore", reason="the standard package sleeps through a signal that comes just before it sleeps")
@@ -83,23 +74,13 @@ def test_a_signal_ends_a_send_that_has_begun(pipe):
     """Its handler runs at once, also when a part of the message has gone and there is no room for the rest."""
     reader, writer = pipe
 
-    class Alarm(Exception):
-        pass
-
-    def raise_alarm(*_):
-        raise Alarm
-
     def interrupt():
         reader.poll(None)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR2)
 
-    previous = signal.signal(signal.SIGUSR2, raise_alarm)
-    try:
-        with threads(interrupt), pytest.raises(Alarm):
-            # One call of the system's, so whoever sees its first byte sees it at work.
-            writer.send_bytes(bytes(512 << 10))
-    finally:
-        signal.signal(signal.SIGUSR2, previous)
+    with raising(signal.SIGUSR2), threads(interrupt), pytest.raises(Alarm):
+        # One call of the system's, so whoever sees its first byte sees it at work.
+        writer.send_bytes(bytes(512 << 10))
 
 
 def test_readability_is_exact(pipe):

@@ -13,6 +13,7 @@ import pytest
 
 import manycore.queues
 from support import tasks
+from support.alarm import Alarm, raising
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*multi-threaded.*:DeprecationWarning")
 
@@ -249,19 +250,11 @@ def test_a_put_waits_for_room(ctx):
     close(numbers)
 
 
-class Alarm(Exception):
-    pass
-
-
 @pytest.fixture
 def alarm():
-    def ring(*_):
-        raise Alarm
-
-    before = signal.signal(signal.SIGALRM, ring)
-    yield lambda: signal.setitimer(signal.ITIMER_REAL, 0.05)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    with raising(signal.SIGALRM):
+        yield lambda: signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def test_signals_end_a_wait(mp, alarm):

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from support import census
+from support.alarm import Alarm, raising
 
 CLASSES = ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier")
 
@@ -523,10 +524,6 @@ def test_a_barrier_with_a_limit(ctx):
 # --- interruption ---
 
 
-class Alarm(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     "wait",
     [
@@ -540,10 +537,6 @@ class Alarm(Exception):
 )
 @pytest.mark.methods("fork")
 def test_signals_are_heard(ctx, wait):
-    def handler(*_):
-        raise Alarm
-
-    before = signal.signal(signal.SIGPROF, handler)
     # The thread stands in for somebody at the keyboard, and insists, since the first signal may come before the wait.
     heard = threading.Event()
 
@@ -552,14 +545,14 @@ def test_signals_are_heard(ctx, wait):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGPROF)
 
     thread = threading.Thread(target=insist)
-    try:
-        with pytest.raises(Alarm):
-            thread.start()
-            wait(ctx)
-    finally:
-        heard.set()
-        thread.join()
-        signal.signal(signal.SIGPROF, before)
+    with raising(signal.SIGPROF):
+        try:
+            with pytest.raises(Alarm):
+                thread.start()
+                wait(ctx)
+        finally:
+            heard.set()
+            thread.join()
 
 
 def twice(lock):

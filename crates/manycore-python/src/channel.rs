@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use manycore_engine::pool::Message;
 use manycore_engine::shm::channel::{Channel, Got, INLINE, Sent, Wait};
@@ -197,10 +198,7 @@ impl PyChannel {
                 Sent::NoRoom if !patient => return Ok(false),
                 Sent::Full | Sent::NoRoom if !block => return Err(full(py)),
                 reason => {
-                    let limit = match limit {
-                        Some(limit) => limit,
-                        None => *limit.insert(gate::deadline(timeout)?),
-                    };
+                    let limit = first_wait(&mut limit, timeout)?;
                     let room = gate::enter(py, || match reason {
                         Sent::Full => self.channel.wait_room(limit),
                         _ => self.channel.wait_memory(limit),
@@ -237,10 +235,7 @@ impl PyChannel {
                 Got::Busy => wait = Wait::Until(None),
                 Got::Nothing if !block => return Err(empty(py)),
                 Got::Nothing => {
-                    let limit = match limit {
-                        Some(limit) => limit,
-                        None => *limit.insert(gate::deadline(timeout)?),
-                    };
+                    let limit = first_wait(&mut limit, timeout)?;
                     if !gate::enter(py, || self.channel.wait_message(limit))? {
                         return Err(empty(py));
                     }
@@ -262,6 +257,14 @@ fn encode(encoder: &mut Scratch, owner: Option<&Bound<'_, PyAny>>, value: &Bound
     }
     owner.call_method1(intern!(py, "_on_queue_feeder_error"), (error.value(py), value))?;
     Ok(false)
+}
+
+/// When waiting ends: told by the first wait for all that follow.
+fn first_wait(limit: &mut Option<Option<Instant>>, timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    Ok(match limit {
+        Some(limit) => *limit,
+        None => *limit.insert(gate::deadline(timeout)?),
+    })
 }
 
 fn full(py: Python<'_>) -> PyErr {

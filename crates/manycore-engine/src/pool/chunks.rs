@@ -29,14 +29,16 @@ pub struct Chunks {
     largest: usize,
     /// Nanoseconds an item takes, learned; and the slowest item seen lately.
     item: Option<f64>,
-    /// Bytes an argument and a result have, learned likewise.
-    weights: (f64, f64),
+    /// Bytes an argument has, learned likewise.
+    argument: f64,
+    /// Bytes a result has.
+    result: f64,
 }
 
 impl Chunks {
     /// Sizes for `workers` workers, all of `fixed` items where the caller says so.
     pub fn new(fixed: Option<usize>, workers: usize) -> Chunks {
-        Chunks { fixed, workers: workers.max(1), largest: 0, item: None, weights: (1.0, 1.0) }
+        Chunks { fixed, workers: workers.max(1), largest: 0, item: None, argument: 1.0, result: 1.0 }
     }
 
     /// Items of the next chunk with `left` items to go and `in_flight` chunks of
@@ -60,8 +62,8 @@ impl Chunks {
                 wanted.clamp(1, self.largest.saturating_mul(GROWTH).max(1))
             }
         };
-        let weight = self.weights.0.max(self.weights.1);
-        let size = wanted.min(share).min(left).min((LOAD / weight) as usize).max(1);
+        let light = (LOAD / self.argument.max(self.result)) as usize;
+        let size = wanted.min(share).min(left).min(light).max(1);
         self.largest = self.largest.max(size);
         size
     }
@@ -77,12 +79,12 @@ impl Chunks {
 
     /// The arguments of `items` items have `bytes` bytes.
     pub fn weigh_arguments(&mut self, items: usize, bytes: usize) {
-        self.weights.0 = cautious(self.weights.0, mean(items, bytes));
+        self.argument = cautious(self.argument, mean(items, bytes));
     }
 
     /// The results of `items` items have `bytes` bytes.
     pub fn weigh_results(&mut self, items: usize, bytes: usize) {
-        self.weights.1 = cautious(self.weights.1, mean(items, bytes));
+        self.result = cautious(self.result, mean(items, bytes));
     }
 }
 

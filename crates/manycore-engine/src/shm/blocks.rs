@@ -11,7 +11,7 @@ use super::arena::{BlockRef, Part};
 use super::message::Message;
 use super::task::Place;
 use crate::error::{Error, Result};
-use crate::os::memory::{Mapping, Turn, total_memory, write_file};
+use crate::os::memory::{Mapping, total_memory};
 use crate::sync::{AtomicU64, Ordering, own_name};
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -21,9 +21,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks from this size on give their memory back when too much is kept warm.
 const LARGE: u64 = 1 << 20;
-
-/// Bytes of new pages that are written in one turn: a third of a millisecond.
-const TURN: usize = 1 << 20;
 
 /// Blocks from this size on may be seen in place by a face; smaller ones never are.
 const PRIVATE_FROM: u64 = 1 << 16;
@@ -243,20 +240,9 @@ impl Lease {
             let Blocks { mapping, file, .. } = self.home.blocks();
             let offset = self.base.addr().get() - mapping.base().addr().get() + start;
             if self.cold {
-                for at in (0..len).step_by(TURN) {
-                    let piece = TURN.min(len - at);
-                    // SAFETY: the source is allocated, by this function's contract, and a piece of it too.
-                    // The target is as long (checked above), ours, and new, so that the source is not in it.
-                    unsafe {
-                        match Turn::try_take(file.as_fd()) {
-                            Some(_turn) => write_file(file, offset + at, source.add(at), piece)?,
-                            None => {
-                                std::ptr::copy(source.add(at), self.base.as_ptr().add(start + at), piece);
-                            }
-                        }
-                    }
-                }
-                return Ok(());
+                // SAFETY: the source is allocated, by this function's contract; the target is as long (checked
+                // above), ours, and new, so that the source is not in it.
+                return unsafe { mapping.fill_new(file.as_fd(), offset, source, len) };
             }
             mapping.map_around(offset, len);
         }

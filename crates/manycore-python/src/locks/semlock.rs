@@ -128,11 +128,11 @@ impl SemLock {
     #[pyo3(signature = (style, value, maxvalue, place=None))]
     fn new(style: u32, value: i64, maxvalue: i64, place: Option<Place<'_>>) -> PyResult<SemLock> {
         let number = |number: i64| {
-            let wanted = format!("a semaphore's value must be from 0 to {MOST}, not {number}");
+            let wanted = || format!("a semaphore's value must be from 0 to {MOST}, not {number}");
             match u32::try_from(number) {
                 Ok(number) if number <= MOST => Ok(number),
-                Err(_) if number < 0 => Err(PyOSError::new_err((rustix::io::Errno::INVAL.raw_os_error(), wanted))),
-                _ => Err(PyOverflowError::new_err(wanted)),
+                Err(_) if number < 0 => Err(PyOSError::new_err((rustix::io::Errno::INVAL.raw_os_error(), wanted()))),
+                _ => Err(PyOverflowError::new_err(wanted())),
             }
         };
         let (value, maxvalue) = (number(value)?, number(maxvalue)?);

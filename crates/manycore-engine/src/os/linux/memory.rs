@@ -19,6 +19,9 @@ use std::ptr::NonNull;
 /// What the kernel maps around a read that misses (its default `fault_around_bytes`).
 const AROUND: usize = 64 << 10;
 
+/// Bytes of new pages that are written in one turn: a third of a millisecond.
+const TURN: usize = 1 << 20;
+
 /// One shared, writable mapping of a whole memory file.
 #[derive(Debug)]
 pub struct Mapping {
@@ -94,6 +97,30 @@ impl Mapping {
             // SAFETY: inside the mapping, by the line above; what is read is thrown away.
             unsafe { self.base.as_ptr().add(at).read_volatile() };
         }
+    }
+
+    /// Copies the `len` bytes at `source` to pages at `offset..offset + len` that `file`, which
+    /// this mapping was made of, does not have yet: each piece by the kernel, or through
+    /// the mapping while another process has the turn.
+    ///
+    /// # Safety
+    /// The bytes at `source` stay allocated during the call and are not in the range, which
+    /// lies in the mapping and belongs to the caller.
+    ///
+    /// # Errors
+    /// [`Kind::Os`] with the kernel's reason, also where memory has run out.
+    pub unsafe fn fill_new(&self, file: BorrowedFd<'_>, offset: usize, source: *const u8, len: usize) -> Result<()> {
+        for at in (0..len).step_by(TURN) {
+            let piece = TURN.min(len - at);
+            // SAFETY: a piece of both ranges, which are as long, by this function's contract.
+            unsafe {
+                match Turn::try_take(file) {
+                    Some(_turn) => write_file(file, offset + at, source.add(at), piece)?,
+                    None => std::ptr::copy_nonoverlapping(source.add(at), self.base.as_ptr().add(offset + at), piece),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives the memory of whole pages inside `offset..offset + len` back to the
@@ -227,8 +254,8 @@ impl Drop for Birthmark {
 ///
 /// # Errors
 /// [`Kind::Os`] with the kernel's reason, also where memory has run out.
-pub unsafe fn write_file(file: impl AsFd, mut offset: usize, mut source: *const u8, mut len: usize) -> Result<()> {
-    let file = file.as_fd().as_raw_fd();
+unsafe fn write_file(file: BorrowedFd<'_>, mut offset: usize, mut source: *const u8, mut len: usize) -> Result<()> {
+    let file = file.as_raw_fd();
     while len > 0 {
         // SAFETY: `len` bytes at `source` are allocated, by this function's contract and
         // the steps below; the kernel only reads them.
@@ -256,11 +283,11 @@ pub unsafe fn write_file(file: impl AsFd, mut offset: usize, mut source: *const 
 /// The kernel lets one writer at a time into a file; the others would sleep, where through
 /// the mapping they get on. It is a record lock, so it goes with its process, whatever becomes of that.
 #[derive(Debug)]
-pub struct Turn<'a>(BorrowedFd<'a>);
+struct Turn<'a>(BorrowedFd<'a>);
 
 impl Turn<'_> {
     /// Takes the turn at `file`, unless another process has it.
-    pub fn try_take(file: BorrowedFd<'_>) -> Option<Turn<'_>> {
+    fn try_take(file: BorrowedFd<'_>) -> Option<Turn<'_>> {
         fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| Turn(file))
     }
 }
