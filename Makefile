@@ -7,13 +7,23 @@ BENCH ?=
 DEMO ?=
 PYTEST ?=
 CONFORMANCE ?=
-# The interpreters of `make conformance-all`. Each gets an environment of its own, .venv-python3.X.
-PYTHONS ?= python3.11 python3.12 python3.13
+FUZZ ?=
+SOAK ?=
+# The interpreters of `make wheels`; all that are found where none is named.
+WHEELS ?=
+# Seconds of fuzzing for each target, and of the soak, which fuzzes all targets together for two minutes more.
+FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
+# The interpreters of `make conformance-all`.
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14 python3.15
+# Only asked where an interpreter comes without pip.
+PIP ?= python3 -m pip
 # The models that run under loom, and how far it looks. Three preemptions find nearly everything; more takes hours.
 LOOM_TARGETS ?= --test 'loom_*'
 LOOM_MAX_PREEMPTIONS ?= 3
 
-VENV ?= .venv
+# An interpreter that is named, as in `make test PYTHON=python3.14`, gets an environment of its own beside .venv.
+VENV ?= .venv$(if $(filter-out file,$(origin PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 RUST_CRATES := -p manycore-engine -p manycore -p manycore-macros
 NEXTEST := $(shell cargo nextest --version 2>/dev/null)
@@ -28,26 +38,43 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml \
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help develop demo bench bench-rust test lint lint-rust lint-python docs test-rust test-loom test-python \
-	conformance conformance-all clean
+.PHONY: help develop demo bench bench-rust test lint lint-rust lint-python lint-workflows docs test-rust test-loom test-python \
+	conformance conformance-all venv-without-pip fuzz soak wheels package clean
 
 help:
 	@echo "make develop   build manycore into .venv (quick when nothing changed)"
 	@echo "make demo      run the tutorial; a table of every method's time        DEMO='--rounds 3'"
 	@echo "make test      every check: lint, Rust tests, loom models, Python tests PYTEST='-k pool -x'"
-	@echo "make lint      formatting, clippy, rustdoc, ruff, pyright, stubtest, the guide"
+	@echo "make lint      formatting, clippy, rustdoc, ruff, pyright, stubtest, workflow files, the guide"
 	@echo "make conformance      CPython's own tests against manycore             CONFORMANCE='--start-method fork TestWait'"
 	@echo "make conformance-all  the same on every interpreter                   PYTHONS='python3.12 python3.13'"
+	@echo "make fuzz      whatever is decoded, coverage-guided, a minute each      FUZZ_SECONDS=600 FUZZ='channel tasks'"
+	@echo "make soak      everything at once under random kills, ten minutes       SOAK_SECONDS=60 SOAK='--seed 7'"
 	@echo "make docs      the guide, in target/docs/index.html"
+	@echo "make wheels    a wheel for every interpreter, tried in an empty environment  WHEELS='python3.12'"
+	@echo "make package   the source archive and the crates, as their registries build them"
 	@echo "make bench     manycore and its peers, every workload                   BENCH='--quick'"
 	@echo "make bench-rust  the Rust face and its peers"
+	@echo "Every target takes another interpreter, with an environment of its own:   PYTHON=python3.14"
 	@echo "make clean     remove what was built"
 
 # --- the environment ---
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "manycore needs Python 3.11 or later; set PYTHON")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import ensurepip; ensurepip.version()' 2>/dev/null && $(PYTHON) -m venv $(VENV) || $(MAKE) --no-print-directory venv-without-pip
+
+# Distributions may leave ensurepip out. Then the pip of any other Python brings pip into the environment; the files are
+# only copied, because an old pip does not run on a new interpreter.
+venv-without-pip:
+	@echo "$(PYTHON) cannot install pip by itself: pip comes from $(PIP)"
+	rm -rf $(VENV)
+	$(PYTHON) -m venv --without-pip $(VENV)
+	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		&& version=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_python_version())') \
+		&& PIP_ROOT_USER_ACTION=ignore $(PIP) --quiet --disable-pip-version-check install \
+			--target "$$site" --python-version "$$version" --only-binary=:all: pip \
+		|| { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.requirements: requirements-dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
@@ -82,7 +109,7 @@ bench-rust:
 test: lint test-rust test-loom test-python conformance
 	@echo "make test: every check passed"
 
-lint: lint-rust lint-python docs
+lint: lint-rust lint-python lint-workflows docs
 
 lint-rust: develop
 	@echo "== cargo fmt"
@@ -95,13 +122,18 @@ lint-rust: develop
 
 lint-python: develop
 	@echo "== ruff"
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check . .ci/interpreter
+	$(BIN)/ruff format --check . .ci/interpreter
 	@echo "== pyright"
 	$(BIN)/pyright --pythonpath $(BIN)/python python/manycore
 	@if [ -e python/manycore/_engine.pyi ]; then \
 		echo "== stubtest"; MYPYPATH=python $(BIN)/stubtest manycore._engine; \
 	fi
+
+lint-workflows: develop
+	@echo "== workflow files"
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 docs: develop
 	@echo "== the guide"
@@ -138,5 +170,37 @@ conformance-all:
 		$(MAKE) --no-print-directory VENV=.venv-$${python##*/} PYTHON=$$python conformance || exit 1; \
 	done
 
+# --- by night: what takes as long as it is given ---
+
+# Optional: what does not install is named by fuzz/run.py.
+$(VENV)/.fuzz: fuzz/requirements.txt $(VENV)/.requirements
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -r fuzz/requirements.txt
+	@touch $@
+
+fuzz: develop $(VENV)/.fuzz
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+soak: develop $(VENV)/.fuzz
+	$(BIN)/python tests/soak/run.py --seconds $(SOAK_SECONDS) $(SOAK)
+	@echo "== two minutes of fuzzing"
+	$(BIN)/python fuzz/run.py --total 120
+
+# --- what users install: see release/README.md ---
+
+# Zig links against a C library older than this machine's.
+$(VENV)/.zig: $(VENV)/.requirements
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
+	@touch $@
+
+wheels: $(VENV)/.zig
+	$(BIN)/python release/wheels.py $(WHEELS)
+
+package: develop
+	@echo "== the crates"
+	cargo publish --dry-run --locked $(RUST_CRATES)
+	@echo "== the source archive"
+	$(BIN)/maturin sdist --out target/wheels
+	$(BIN)/python release/wheels.py --source
+
 clean:
-	rm -rf target $(VENV) .venv-* benchmarks/results python/manycore/*.so
+	rm -rf target fuzz/target $(VENV) .venv-* benchmarks/results python/manycore/*.so

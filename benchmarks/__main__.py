@@ -18,7 +18,19 @@ from benchmarks.report import workload_table
 from benchmarks.runner import ROOT, Column, Options, installed, run, run_workload
 from benchmarks.workload import Workload
 
-GROUPS = ("tutorial", "noop", "arrays", "balance", "startup", "memory", "shared", "pipes", "queues", "locks")
+GROUPS = (
+    "tutorial",
+    "noop",
+    "arrays",
+    "balance",
+    "startup",
+    "memory",
+    "shared",
+    "pipes",
+    "queues",
+    "locks",
+    "payloads",
+)
 
 
 def workloads(patterns: Sequence[str]) -> Iterator[tuple[str, Workload]]:

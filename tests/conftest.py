@@ -24,7 +24,7 @@ import warnings
 
 import pytest
 
-from support import census, watchdog
+from support import census, signals, watchdog
 from support.gate import Gate
 from support.script import Script
 
@@ -51,9 +51,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # So do jobs in the background start, and their children with them: nothing could be interrupted.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signals.heed()
     for line in MARKERS:
         config.addinivalue_line("markers", line)
     for warning in ("UnhandledThreadException", "UnraisableException"):
@@ -193,6 +191,20 @@ def script(tmp_path, mp):
             pass
 
 
+@pytest.fixture
+def managers(mp):
+    """The package's module of that name."""
+    return importlib.import_module(f"{mp.__name__}.managers")
+
+
+@pytest.fixture
+def manager(mp):
+    """One manager in the interpreter's default start method."""
+    with mp.Manager() as manager:
+        yield manager
+    manager.join()
+
+
 _warm = set()
 
 
@@ -252,6 +264,8 @@ def nothing_left(request):
         found.update(census.Snapshot(ignore=(guard,)).difference(before, processes_only=not strict))
         seen = found.pop("/dev/shm", set())
         shm = seen if shm is None else shm & seen
+        if shm:
+            shm -= census.used_by_others(shm)
         if shm:
             found["/dev/shm"] = shm
         if not strict and "processes" in found:

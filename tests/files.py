@@ -6,11 +6,13 @@
 A file alone in its process cannot lean on what another one left. Prints what a file that fails has printed, the closing
 line of every file, and their sum. Exit code 0 when all pass.
 
-The standard package hangs by itself now and then, as when a pool is terminated while its input ends. A file in which
-nothing but its tests failed is run once more. manycore has one try.
+The standard package fails by itself now and then, as when a pool is terminated while its input ends. Where nothing but
+its tests failed in a file, they are run again, alone, up to three times in all, and the sum says how many. A file whose
+run was killed, so that the rest of it is unknown, is run again whole. manycore has one try.
 """
 
 import collections
+import functools
 import os
 import re
 import signal
@@ -20,28 +22,35 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+#: Node names are relative to it.
+ROOT = os.path.dirname(HERE)
 #: They take longest, so they start first.
 LONG = ("test_pool_payloads", "test_codec", "test_process", "test_connection", "test_synchronize", "test_queues")
+#: How often the standard package's tests are tried before they count as failed.
+TRIES = 3
 NOTHING_COLLECTED = 5
 BLAMED = re.compile(r"^(?:FAILED|ERROR) (\S+)|=== watchdog: (\S+) does not let go", re.MULTILINE)
 PROGRESS_FAILED = re.compile(r"^(?:tests/\S+ )?[.sxX]*[FE][.sxXFE]*(?: *\[ *\d+%\])?$", re.MULTILINE)
+#: What pytest says where it was told to leave the rest out.
+STOPPED = "!! stopping after"
 # With `-q` it stands without its frame.
 CLOSING = re.compile(r"^(?:=+ )?((?:\d+ |no tests ran ).*?in [\d.]+s.*?)(?: =+)?$", re.MULTILINE)
 
 
 class Run:
-    """One file's tests."""
+    """One file's tests, or `only` some of them, by their node names; `tries` it has had before."""
 
-    def __init__(self, path, options, is_last_try=False):
-        self.path, self.is_last_try = path, is_last_try
+    def __init__(self, path, options, only=(), tries=0):
+        self.path, self.options, self.tries = path, options, tries + 1
         self.name = os.path.basename(path)
         self.log = tempfile.TemporaryFile(mode="w+", errors="replace")
         # The cache is one for all; a file's own run by hand fills it.
-        command = [sys.executable, "-m", "pytest", path, "-p", "no:cacheprovider", *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        command = [sys.executable, "-m", "pytest", *(only or [path]), "-p", "no:cacheprovider", *options]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def close(self):
-        """How it ended ("passed", "FAILED", "again"), and the outcomes by kind. Prints what is to be seen."""
+        """How it ended ("passed", "FAILED", "again"), the outcomes by kind, and which tests to run again: none in particular
+        means all. Prints what is to be seen."""
         self.log.seek(0)
         with self.log:
             text = self.log.read()
@@ -50,27 +59,39 @@ class Run:
         counts = collections.Counter()
         for number, kind in re.findall(r"(\d+) ([a-z]+)", line.partition(" in ")[0] if closing else "1 crashed"):
             counts[kind.rstrip("s")] += int(number)
-        verdict = "passed"
+        verdict, blamed = "passed", []
         if self.process.returncode not in (0, NOTHING_COLLECTED):
             print(text)
-            verdict = "FAILED" if self.is_last_try or not standard_alone(text) else "again"
+            blamed = standard_alone(text) if self.tries < TRIES else []
+            verdict = "again" if blamed else "FAILED"
+            if verdict == "again" and closing and STOPPED not in text:
+                # They are counted by the run in which they pass, or fail for the last time.
+                del counts["failed"], counts["error"]
+                counts["run again"] = len(blamed)
+            elif verdict == "again":
+                counts, blamed = collections.Counter({"run again": 1}), []
         print(f"{verdict}  {self.name}: {line}", flush=True)
-        return verdict, counts
+        return verdict, counts, blamed
+
+    def again(self, blamed):
+        """The next try."""
+        return Run(self.path, self.options, blamed, self.tries)
 
 
 def standard_alone(text):
-    """Whether all tests that failed are the standard package's. A run that was killed names the last one alone: then
-    whatever failed before it was ours, for all that is known."""
-    blamed = BLAMED.findall(text)
+    """The tests that failed, if all of them are the standard package's. A run that was killed names the last one alone:
+    then whatever failed before it was ours, for all that is known."""
     if not CLOSING.search(text) and PROGRESS_FAILED.search(text):
-        return False
-    return bool(blamed) and all("[multiprocessing" in "".join(names) for names in blamed)
+        return []
+    blamed = list(dict.fromkeys("".join(names) for names in BLAMED.findall(text)))
+    return blamed if all("[multiprocessing" in name for name in blamed) else []
 
 
 def chosen(arguments):
     """The files to run, the longest first, and pytest's options."""
     paths = [argument for argument in arguments if os.path.exists(argument.partition("::")[0])]
     options = [argument for argument in arguments if argument not in paths]
+    paths = list(map(os.path.abspath, paths))
     if not paths:
         paths = [os.path.join(HERE, name) for name in sorted(os.listdir(HERE)) if re.fullmatch(r"test_.*\.py", name)]
     return sorted(paths, key=lambda path: not os.path.basename(path).startswith(LONG)), options
@@ -79,23 +100,21 @@ def chosen(arguments):
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     began = time.monotonic()
-    waiting, options = chosen(sys.argv[1:])
-    running, again, failed, sums = [], set(), [], collections.Counter()
+    paths, options = chosen(sys.argv[1:])
+    waiting = [functools.partial(Run, path, options) for path in paths]
+    running, failed, sums = [], [], collections.Counter()
     try:
         while waiting or running:
             while waiting and len(running) < (os.cpu_count() or 1):
-                path = waiting.pop(0)
-                running.append(Run(path, options, is_last_try=path in again))
+                running.append(waiting.pop(0)())
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             for run in [run for run in running if run.process.poll() is not None]:
                 running.remove(run)
-                verdict, counts = run.close()
-                if verdict == "again":
-                    waiting.insert(0, run.path)
-                    again.add(run.path)
-                    continue
+                verdict, counts, blamed = run.close()
                 sums += counts
-                if verdict == "FAILED":
+                if verdict == "again":
+                    waiting.insert(0, functools.partial(run.again, blamed))
+                elif verdict == "FAILED":
                     failed.append(run.name)
     finally:
         for run in running:

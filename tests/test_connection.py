@@ -314,8 +314,8 @@ def test_construction(mp):
 
 def test_what_cannot_be_pickled_is_not_sent(pipe):
     reader, writer = pipe
-    with pytest.raises((pickle.PicklingError, AttributeError)):
-        writer.send([1, lambda: None])
+    with pytest.raises(TypeError):
+        writer.send([1, (n for n in ())])
     with pytest.raises(TypeError):
         writer.send(threading.Lock())
     assert not reader.poll()

@@ -262,8 +262,11 @@ def test_handles(mp):
     assert reduction.HAVE_SEND_HANDLE
     one, other = mp.Pipe()
     with one, other, open(os.devnull) as file:
-        reduction.send_handle(one, file.fileno(), os.getpid())
+        # From CPython 3.14 on the sender waits for the receiver.
+        sender = threading.Thread(target=reduction.send_handle, args=(one, file.fileno(), os.getpid()))
+        sender.start()
         fd = reduction.recv_handle(other)
+        sender.join()
         assert os.path.sameopenfile(fd, file.fileno())
         os.close(fd)
         one.send_bytes(b"x")
@@ -307,6 +310,34 @@ def test_a_subclass_with_steps_of_its_own(mp):
             assert plain[1].recv() == "to a plain end"
     assert seen[:2] == [("out", seen[1][1]), ("in", seen[1][1])]
     assert ("in", 3) in seen
+
+
+def test_a_step_that_a_program_has_replaced(mp, monkeypatch):
+    """As the recipes for messages above 2 GiB do it, in the class itself."""
+    connection = connection_of(mp)
+    seen = []
+    send, receive = connection.Connection._send_bytes, connection.Connection._recv_bytes
+
+    def counted_send(self, buf):
+        seen.append("out")
+        send(self, buf)
+
+    def counted_receive(self, maxsize=None):
+        seen.append("in")
+        return receive(self, maxsize)
+
+    for method in ("send", "send_bytes", "recv", "recv_bytes", "recv_bytes_into", "poll"):
+        # Put back in the end, as they are.
+        monkeypatch.setattr(connection.Connection, method, getattr(connection.Connection, method))
+    monkeypatch.setattr(connection.Connection, "_send_bytes", counted_send)
+    monkeypatch.setattr(connection.Connection, "_recv_bytes", counted_receive)
+    one, other = mp.Pipe()
+    with one, other:
+        one.send([1, 2])
+        assert other.recv() == [1, 2]
+        other.send_bytes(b"abc")
+        assert one.recv_bytes() == b"abc"
+    assert seen == ["out", "in"] * 2
 
 
 def test_a_registered_reducer(mp):

@@ -34,8 +34,11 @@ def test_example(tmp_path, label, program, prints):
     path = tmp_path / "program.py"
     path.write_text(program)
     unchanged = re.search("^(import|from) multiprocessing", program, re.MULTILINE) and "install()" not in program
-    command = [sys.executable, *(["-m", "manycore"] if unchanged else []), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, cwd=tmp_path)
+    # A cell of a notebook, as it would be typed.
+    typed = "Pool()" in program and "__name__" not in program
+    command = [sys.executable, *(["-m", "manycore"] if unchanged else []), "-" if typed else str(path)]
+    typing = program if typed else ""
+    done = subprocess.run(command, input=typing, capture_output=True, text=True, timeout=50, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     if prints is not None:
         assert done.stdout == prints

@@ -215,7 +215,7 @@ def main():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "times"), [("_Crew.__init__", 1), ("_launch", 1), ("_Crew.hire", 2), ("_own", 2)])
+@pytest.mark.parametrize(("name", "times"), [("Crew.__init__", 1), ("_launch", 1), ("Crew.hire", 2), ("_own", 2)])
 def test_a_program_that_is_starting_a_pool(script, method, name, times):
     program = script(WHOLE, arguments=[method, name, times])
     assert program.finish() == -signal.SIGINT

@@ -42,6 +42,7 @@ HEAVY = {
 
 #: Files that are themselves loaded on first use, and what they may import at their top.
 LATE = {
+    "_awaiting": {"asyncio"},
     "_manager_server": {"traceback"},
     "_piped_queue": {"queue"},
     "_threads": {"queue"},
@@ -116,6 +117,14 @@ def test_no_file_imports_the_standard_package(path):
     ]
     # `_multiprocessing` and `_posixshmem` are the standard package's C half.
     assert found == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_module_says_what_it_offers(path):
+    """CPython's tests ask for it from 3.14 on."""
+    assigned = [node for node in ast.walk(parse(path)) if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    targets = [target for node in assigned for target in getattr(node, "targets", None) or [node.target]]
+    assert any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

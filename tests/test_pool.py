@@ -239,10 +239,11 @@ def test_alternating_functions(pool):
         assert pool.map(tasks.Multiplier(n), [1, 2]) == [n, 2 * n]
 
 
-# Whether a lambda travels is the pickler's matter; that it never hangs is the pool's.
+# What travels is the pickler's matter; that it never hangs is the pool's.
 @pytest.mark.parametrize("call", ["apply", "map", "starmap", "imap", "imap_unordered", "map_chunked"])
 def test_a_function_that_does_not_pickle(pool, call):
-    local = lambda *args: args
+    lock = threading.Lock()
+    local = lambda *args: (args, lock)
 
     with pytest.raises(Exception, match="(?i)pickle|local") as caught:
         if call == "apply":

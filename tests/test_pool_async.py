@@ -273,29 +273,6 @@ def test_callbacks_run_in_the_parent(pool):
     assert threads[0].is_alive()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.only("manycore", reason="the standard package loses its result thread and hangs")
-@pytest.mark.parametrize("call", ["apply_async", "map_async"])
-def test_a_callback_that_raises(pool, call):
-    def broken(_):
-        raise RuntimeError("from the callback")
-
-    if call == "apply_async":
-        result = pool.apply_async(tasks.square, (3,), callback=broken)
-        assert result.get() == 9
-    else:
-        result = pool.map_async(tasks.square, [3], callback=broken)
-        assert result.get() == [9]
-    failing = pool.apply_async(tasks.fail, (3,), error_callback=broken)
-    with pytest.raises(ValueError):
-        failing.get()
-    assert pool.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
-    calls = Calls()
-    pool.apply_async(tasks.square, (2,), callback=calls).get()
-    assert calls.event.wait(30)
-
-
 # --- what pickling says ---
 
 
@@ -325,7 +302,7 @@ def test_a_map_with_one_bad_argument(pool):
     assert pool.map(tasks.square, [1, 2]) == [1, 4]
 
 
-@pytest.mark.parametrize("give", [tasks.give_lambda, tasks.give_no_pickle, tasks.give_generator])
+@pytest.mark.parametrize("give", [tasks.give_lock, tasks.give_no_pickle, tasks.give_generator])
 def test_a_result_that_does_not_pickle(mp, pool, give):
     calls = Calls()
     for _ in range(5):
@@ -347,7 +324,7 @@ def test_a_result_that_does_not_pickle(mp, pool, give):
 def test_a_map_result_that_does_not_pickle(mp, pool):
     for chunksize in (None, 1, 7):
         with pytest.raises(mp.pool.MaybeEncodingError):
-            pool.map(tasks.give_lambda, range(20), chunksize)
+            pool.map(tasks.give_lock, range(20), chunksize)
     assert pool.map(tasks.square, [1, 2]) == [1, 4]
 
 

@@ -51,7 +51,7 @@ def test_a_deferred_call_that_does_not_pickle(mp):
     pool = mp.Pool(2)
     results = [pool.apply_async(tasks.square, (n,)) for n in range(3000)]
     errors = []
-    last = pool.apply_async(tasks.square, (lambda: 0,), error_callback=errors.append)
+    last = pool.apply_async(tasks.square, ((n for n in ()),), error_callback=errors.append)
     pool.close()
     pool.join()
     assert len(errors) == 1

@@ -40,7 +40,7 @@ def test_the_interpreter_ends(script, state):
 
 
 @pytest.mark.parametrize("how", ["exception", "sys_exit", "os_exit"])
-def test_the_interpreter_ends_badly(script, how):
+def test_the_interpreter_ends_badly(mp, script, how):
     running = script(
         """
         def main():
@@ -58,7 +58,9 @@ def test_the_interpreter_ends_badly(script, how):
     )
     code = running.finish()
     assert code == {"exception": 1, "sys_exit": 5, "os_exit": 6}[how]
-    assert running.errors.count(b"Traceback") == (1 if how == "exception" else 0)
+    # The finalizer of the standard package's pool may report a pipe that is closed already.
+    if mp.__name__ != "multiprocessing":
+        assert running.errors.count(b"Traceback") == (1 if how == "exception" else 0)
     assert running.orphans() == {}
 
 

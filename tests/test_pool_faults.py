@@ -300,21 +300,6 @@ def test_terminate_after_death(mp):
 
 
 @only_manycore
-def test_death_while_starting(mp, tmp_path):
-    """Every worker dies in its initializer: the tasks fail after a bounded number of attempts, no storm."""
-    path = str(tmp_path / "starts")
-    with mp.Pool(2, tasks.die_while_starting, (path,)) as pool:
-        with pytest.raises(mp.ProcessError) as caught:
-            pool.map(tasks.square, range(10))
-        assert not isinstance(caught.value, mp.TimeoutError)
-        with pytest.raises(mp.ProcessError):
-            pool.apply(tasks.square, (2,))
-        starts = os.path.getsize(path)
-        assert starts <= 100, "a bounded number of attempts"
-    pool.join()
-
-
-@only_manycore
 def test_death_of_the_first_worker_while_starting(mp, tmp_path):
     with mp.Pool(2, tasks.die_while_starting_once, (str(tmp_path / "flag"),)) as pool:
         check_usable(pool)

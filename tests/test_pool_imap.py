@@ -198,7 +198,7 @@ def test_an_item_that_does_not_pickle(pool, call):
 
 @BOTH
 def test_a_result_that_does_not_pickle(mp, pool, call):
-    iterator = getattr(pool, call)(tasks.give_lambda, range(3))
+    iterator = getattr(pool, call)(tasks.give_lock, range(3))
     for _ in range(3):
         with pytest.raises(mp.pool.MaybeEncodingError):
             next(iterator)

@@ -12,7 +12,7 @@ import io
 import math
 import pathlib
 import pickle
-import sys
+import threading
 import uuid
 
 import pytest
@@ -157,7 +157,10 @@ def show(value):
 
 @pytest.mark.parametrize("value", VALUES, ids=[f"{n}-{show(value)}" for n, value in enumerate(VALUES)])
 def test_values(pool, value):
-    expected = pickle.loads(pickle.dumps(value))
+    expected = value
+    for _ in ("there", "back"):
+        # Twice: where two items of a set want the same place, each time they may change their order.
+        expected = pickle.loads(pickle.dumps(expected))
     for result in (
         pool.apply(tasks.identity, (value,)),
         pool.map(tasks.identity, [value, value], chunksize=2)[1],
@@ -412,7 +415,7 @@ def test_bytearray_is_private_and_resizable(pool):
 
 @pytest.mark.only("manycore", reason="the standard package pickles by protocol 4, which has no buffers")
 def test_what_never_pickles(pool):
-    for value in (memoryview(b"x"), io.StringIO, sys):
+    for value in (memoryview(b"x"), io.StringIO, threading.Lock()):
         try:
             pickle.dumps(value)
         except Exception as error:
@@ -455,7 +458,7 @@ def test_a_registered_reducer(mp):
     reduction = importlib.import_module(f"{mp.__name__}.reduction")
     reduction.ForkingPickler.register(tasks.Sneaky, tasks.reduce_sneaky)
     try:
-        with mp.Pool(1) as pool:
+        with mp.get_context("fork").Pool(1) as pool:
             assert pool.apply(tasks.sneaky_value, (tasks.Sneaky(4),)) == 40
             assert pool.map(tasks.sneaky_value, [tasks.Sneaky(4)]) == [40]
             # Forked after the registration, the worker knows it too.

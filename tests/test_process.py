@@ -89,9 +89,8 @@ def read_stdin(path):
     note(path, text=sys.stdin.read())
 
 
-def start_a_child(mp_name, method, path, keep):
+def start_a_child(mp_name, method, path):
     ctx = sys.modules[mp_name].get_context(method)
-    sys.modules[mp_name].current_process()._config.update(keep)
     child = ctx.Process(target=nothing)
     try:
         child.start()
@@ -526,15 +525,15 @@ def test_a_process_of_another_process(ctx, gate, path):
     running.join()
 
 
+@pytest.mark.only("multiprocessing", reason="here it may: see test_daemons.py")
 def test_a_daemon_may_not_have_children(mp, ctx, path):
-    run(ctx, start_a_child, mp.__name__, ctx.get_start_method(), str(path), {}, daemon=True)
+    run(ctx, start_a_child, mp.__name__, ctx.get_start_method(), str(path), daemon=True)
     assert "daemonic processes are not allowed to have children" in noted(path)["error"]
 
 
-@pytest.mark.only("manycore", reason="so that pools can be nested")
-def test_the_worker_of_a_pool_may_have_children(mp, ctx, path):
-    keep = {"pool_worker": True}
-    process = run(ctx, start_a_child, mp.__name__, ctx.get_start_method(), str(path), keep, daemon=True)
+@pytest.mark.only("manycore", reason="there it may not")
+def test_a_daemon_may_have_children(mp, ctx, path):
+    process = run(ctx, start_a_child, mp.__name__, ctx.get_start_method(), str(path), daemon=True)
     facts = noted(path)
     assert facts["exitcode"] == 0
     assert facts["daemon"] is True
@@ -544,7 +543,7 @@ def test_the_worker_of_a_pool_may_have_children(mp, ctx, path):
 def test_a_child_of_a_child(mp, ctx, path):
     if (mp.__name__, ctx.get_start_method()) == ("multiprocessing", "forkserver"):
         pytest.skip("the child's own forkserver outlives it there")
-    process = run(ctx, start_a_child, mp.__name__, ctx.get_start_method(), str(path), {})
+    process = run(ctx, start_a_child, mp.__name__, ctx.get_start_method(), str(path))
     assert process.exitcode == 0
     assert noted(path)["exitcode"] == 0
 

@@ -5,6 +5,7 @@ import gc
 import importlib
 import os
 import pickle
+import sys
 import threading
 
 import pytest
@@ -28,6 +29,15 @@ def heap(mp, monkeypatch):
     monkeypatch.setattr(module.BufferWrapper, "_heap", module.Heap())
     yield module
     gc.collect()
+
+
+def test_what_is_no_type(mp, shared):
+    if mp.__name__ == "multiprocessing" and sys.version_info < (3, 15):
+        pytest.skip("its message speaks of sizes before CPython 3.15")
+    for make in (mp.Value, mp.RawValue, mp.Array, mp.RawArray):
+        for kind in ("x", 3, None):
+            with pytest.raises(TypeError, match="bad typecode"):
+                make(kind, [])
 
 
 def double(*things):

@@ -1,12 +1,14 @@
 """How children come into being: what they inherit, and what goes wrong on the way."""
 
 import errno
+import functools
 import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -128,12 +130,14 @@ def test_children_do_not_hold_the_parents_descriptors(ctx, gate, tmp_path, daemo
 
 
 @pytest.mark.methods("spawn", "forkserver")
-@pytest.mark.parametrize("make", [lambda: lambda: None, Unpicklable], ids=["lambda", "argument"])
+@pytest.mark.parametrize(
+    "make", [lambda: functools.partial(nothing, threading.Lock()), Unpicklable], ids=["target", "argument"]
+)
 def test_what_cannot_be_pickled(mp, ctx, make):
     before = census.descriptor_kinds()
     made = make()
     process = ctx.Process(target=made if callable(made) else nothing, args=() if callable(made) else (made,))
-    with pytest.raises((pickle.PicklingError, AttributeError)):
+    with pytest.raises((pickle.PicklingError, TypeError)):
         process.start()
     assert mp.context.get_spawning_popen() is None
     assert process not in mp.active_children()
@@ -159,6 +163,7 @@ def test_what_cannot_be_unpickled(script, method):
 # --- the main module ---
 
 
+@pytest.mark.only("multiprocessing", reason="here such a program works; see test_hidden_main")
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_main_module_without_a_guard(mp, tmp_path, method):
     path = tmp_path / "program.py"
@@ -172,7 +177,8 @@ process.join()
 sys.exit(process.exitcode + 10)
 """)
     result = run_program([sys.executable, str(path)])
-    assert result.returncode == 11
+    # The fork server may meet the error first, and then the program sees a closed connection.
+    assert result.returncode in (1, 11)
     assert "bootstrapping phase" in result.stderr
     assert "if __name__ == '__main__'" in result.stderr
 
@@ -215,7 +221,8 @@ if __name__ == "__main__":
     expected = {
         "path": f"{'__main__' if forked else '__mp_main__'} True",
         "module": f"{'__main__' if forked else '__mp_main__'} True",
-        "package": f"pack.work {forked}",
+        # There a child has nothing of a __main__.py.
+        "package": f"pack.work {forked or mp.__name__ == 'manycore'}",
         "command": "here",
     }[how]
     assert result.stdout.strip() == expected
@@ -528,3 +535,70 @@ def test_an_executable_that_ends_at_once(script, method):
     """)
     assert program.finish() == 0, program.errors
     assert program.output == (b"0\n" if method == "spawn" else b"True\n")
+
+
+@pytest.mark.only("manycore", reason="there a start fails when the server process is killed in the midst of it")
+def test_a_zygote_that_is_killed_again_and_again(mp, tmp_path, script):
+    """As by a system that is short of memory for a while: the start succeeds once that is over."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"""#!/bin/sh
+echo >> {tmp_path}/started
+test $(wc -l < {tmp_path}/started) -gt 6 || kill -9 $$
+exec {sys.executable} "$@"
+""")
+    interpreter.chmod(0o755)
+    program = script(f"""
+        def main():
+            mp.set_executable({str(interpreter)!r})
+            process = mp.get_context("forkserver").Process(target=print, args=("started",))
+            process.start()
+            process.join()
+            print(process.exitcode)
+    """)
+    assert program.finish() == 0, program.errors
+    assert program.output.split() == [b"started", b"0"]
+    assert len((tmp_path / "started").read_text()) == 7
+
+
+@pytest.mark.only("manycore", reason="there a start fails when the server process is killed in the midst of it")
+@pytest.mark.parametrize("when", ["at once", "after the child has begun"])
+def test_a_zygote_that_is_killed_before_it_has_answered(mp, tmp_path, script, when):
+    """It has forked the child already. Another one is in its place, or it is the one: the function runs once."""
+    os.mkfifo(tmp_path / "begun")
+    (tmp_path / "killer.py").write_text(f"""
+import os, signal
+
+# Opened for both directions: whoever opens it later does not wait for another one.
+begun = os.open({str(tmp_path / "begun")!r}, os.O_RDWR)
+watch = os.pidfd_open
+
+def pidfd_open(pid, *flags):
+    if not os.path.exists({str(tmp_path / "killed")!r}):
+        open({str(tmp_path / "killed")!r}, "w").close()
+        if {when!r} != "at once":
+            os.read(begun, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return watch(pid, *flags)
+
+os.pidfd_open = pidfd_open
+""")
+    program = script(f"""
+        def note():
+            with open({str(tmp_path / "runs")!r}, "a") as file:
+                file.write("run\\n")
+            os.write(os.open({str(tmp_path / "begun")!r}, os.O_RDWR), b".")
+
+        def main():
+            sys.path.insert(0, {str(tmp_path)!r})
+            ctx = mp.get_context("forkserver")
+            ctx.set_forkserver_preload(["killer"])
+            process = ctx.Process(target=note)
+            process.start()
+            process.join()
+            print(process.exitcode)
+    """)
+    assert program.finish() == 0, program.errors
+    assert (tmp_path / "runs").read_text() == "run\n"
+    assert (tmp_path / "killed").exists()
+    # The zygote would have told the child's exit code.
+    assert program.output in ((b"0\n", b"255\n") if when == "at once" else (b"255\n",))

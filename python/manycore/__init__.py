@@ -11,7 +11,16 @@ import sys
 
 from . import context
 from . import process as process
-from .context import AuthenticationError, BufferTooShort, Process, ProcessError, TimeoutError, WorkerLost
+from .context import (
+    AuthenticationError,
+    BufferTooShort,
+    Process,
+    ProcessError,
+    TaskCancelled,
+    TaskTimeout,
+    TimeoutError,
+    WorkerLost,
+)
 from .process import active_children, current_process, parent_process
 
 TYPE_CHECKING = False
@@ -44,6 +53,8 @@ __all__ = [
     "SimpleQueue",
     "TimeoutError",
     "Value",
+    "TaskCancelled",
+    "TaskTimeout",
     "WorkerLost",
     "active_children",
     "allow_connection_pickling",

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+__all__ = ["MESSAGE_LENGTH", "answer_challenge", "deliver_challenge", "load"]
+
 MESSAGE_LENGTH = 40
 
 _CHALLENGE = b"#CHALLENGE#"
@@ -34,6 +36,11 @@ _LEGACY_LENGTHS = (_MD5ONLY_MESSAGE_LENGTH, _MD5_DIGEST_LEN)
 
 #: No answer or challenge is longer; what is comes from somebody else and is not read.
 _LONGEST = 256
+
+
+def load() -> None:
+    """Load what proving a key takes, before a thread of ours does it: see `_forks`."""
+    import hmac as hmac
 
 
 def _check_key(authkey: object) -> None:

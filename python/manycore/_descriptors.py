@@ -9,16 +9,36 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 import os
 
+from . import _forks as _forks
+
+# First of all: what it does in a forked child comes before what this module, and all others, do there.
+from ._locks import RLock
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "close_all_fds_except",
+    "close_fds",
+    "family",
+    "fd_lock",
+    "fork_keeping",
+    "join_family",
+    "locked_memory_file",
+    "make_private",
+    "memory_file",
+    "private_pipe",
+    "spawnv_passfds",
+    "wait_readable",
+]
 
 # Descriptors that mean something to this process only: lifelines, pidfds, the line to the zygote. Children forked by
 # whomever close them, or a sibling would keep open what is to close when we die.
 _private_fds: set[int] = set()
 # Held while a descriptor enters or leaves the set, and across every fork, so that a child sees none in between.
 # Re-entrant because a finalizer may close descriptors at any bytecode.
-fd_lock = _thread.RLock()
+fd_lock = RLock()
 # By forking thread: private descriptors that its next child keeps.
 _kept_by_child: dict[int, tuple[int, ...]] = {}
 
@@ -97,9 +117,11 @@ def wait_readable(fd: int, timeout: float | None = None) -> bool:
     """Wait until `fd` is readable or hung up, at most `timeout` seconds (None: for ever). Returns whether it is."""
     import select
 
+    if timeout is not None and timeout != timeout:
+        raise ValueError("timeout must be a number of seconds or None, not nan")
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    if timeout is None:
+    if timeout is None or timeout == float("inf"):
         return bool(poller.poll())
     # poll() takes a C int of milliseconds: longer waits are made of several. Rounded up, never to wake early.
     longest = 1_000_000.0

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import sys
 import threading
-import time
-from types import GenericAlias
+from functools import partial
 
 from . import context, process, util
+from ._engine import carrier, if_lost
 from ._manager_wire import (
     Anchor,
+    RemoteError,
     Token,
     anchor_of,
-    connect,
+    ask,
     convert_to_error,
     dispatch,
     in_transit,
+    known_key,
     listener_client,
+    new_local,
+    new_ticket,
+    open_line,
+    own_name,
     plain,
+    request_alone,
 )
 
 TYPE_CHECKING = False
@@ -47,8 +56,40 @@ class ProcessLocalSet(set):
         return type(self), ()
 
 
-# Types of proxies by name, for proxies whose manager is not in this process; filled by `managers`.
+# Types of shared objects by name, for proxies whose manager is not in this process; filled by `managers`.
 default_registry: dict[str, tuple[Any, ...]] = {}
+
+
+def _entry(kinds: Mapping[str, tuple[Any, ...]], typeid: str) -> tuple[Any, ...] | None:
+    return kinds.get(typeid) or default_registry.get(typeid)
+
+
+def _kinds_for_travel(kinds: Mapping[str, tuple[Any, ...]], typeid: str) -> dict[str, tuple[Any, ...]]:
+    """Return what of a registry the proxy of an object of type `typeid` needs elsewhere to make further proxies.
+
+    That is the type itself, and those that its methods return, and theirs, as far as a SyncManager does not know them.
+    A type of proxies that cannot be found by its name is left to `AutoProxy`.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    new = [typeid]
+    while new:
+        typeid = new.pop()
+        entry = _entry(kinds, typeid)
+        if entry is None or typeid in found:
+            continue
+        method_to_typeid = entry[2] or {}
+        found[typeid] = None, None, method_to_typeid, entry[3] if _has_a_name(entry[3]) else AutoProxy
+        new += method_to_typeid.values()
+    if not any(entry[2] for entry in found.values()):
+        return {}
+    return {typeid: entry for typeid, entry in found.items() if default_registry.get(typeid) != kinds.get(typeid)}
+
+
+def _has_a_name(kind: Any) -> bool:
+    found: Any = sys.modules.get(getattr(kind, "__module__", None) or "")
+    for name in getattr(kind, "__qualname__", "").split("."):
+        found = getattr(found, name, None)
+    return found is kind
 
 
 class BaseProxy:
@@ -63,8 +104,8 @@ class BaseProxy:
 
     _exposed_: Sequence[str]
     _isauto = False
-    # The process that holds the reference.
-    _holder: int | None = None
+    # The process that holds the reference, and for whom the anchor does.
+    _holder: tuple[int | None, object] = None, None
 
     def __init__(
         self,
@@ -76,19 +117,21 @@ class BaseProxy:
         incref: bool = True,
         manager_owned: bool = False,
     ) -> None:
-        with BaseProxy._mutex:
-            local = BaseProxy._address_to_local.get(token.address)
-            if local is None:
-                local = BaseProxy._address_to_local[token.address] = util.ForkAwareLocal(), ProcessLocalSet()
+        local = BaseProxy._address_to_local.get(token.address)
+        if local is None:
+            # Without the lock, which an exception between its acquisition and its `with` block would leave locked.
+            local = BaseProxy._address_to_local.setdefault(token.address, (new_local(), ProcessLocalSet()))
         self._tls, self._idset = local
         self._token = token
         self._id = token.id
         self._manager = manager
+        # The types that its methods return; without a manager, those that came with it.
+        self._kinds: Mapping[str, tuple[Any, ...]] = {} if manager is None else manager._registry
         self._serializer = serializer
         self._Client = listener_client[serializer][1]
         # One that lives within the manager's process, in a shared list perhaps, is no reference from outside.
         self._owned_by_manager = manager_owned
-        self._authkey = _key(authkey, manager)
+        self._authkey = _key(authkey, manager, token.address)
         self._anchor: Anchor = anchor_of(token.address, serializer, self._authkey)
         if incref:
             self._incref()
@@ -96,33 +139,19 @@ class BaseProxy:
 
     def _connect(self) -> Any:
         """Give this thread its connection, and return it."""
-        util.debug("making connection to manager")
-        conn, self._tls.kept = connect(self._token.address, self._serializer, self._authkey)
-        self._tls.connection = conn
-        return conn
+        return open_line(self._tls, self._to())
 
     def _callmethod(self, methodname: str, args: tuple[Any, ...] = (), kwds: Mapping[str, Any] = {}) -> Any:
         """Call a method of the shared object and return a copy of the result; raises what the method raises.
 
-        EOFError or OSError if the manager is gone, RemoteError if it cannot carry out the call.
+        EOFError or OSError if the manager is gone, RemoteError if it cannot carry out the call. An exception that comes
+        from elsewhere, such as a signal handler, before there is an answer, costs this thread its connection.
         """
         try:
             conn = self._tls.connection
         except AttributeError:
             conn = self._connect()
-        try:
-            conn.send((self._id, methodname, args, kwds))
-            kind, result = conn.recv()
-        except (EOFError, OSError):
-            self._disconnect()
-            raise
-        except Exception:
-            # What does not pickle was not sent, or has been received.
-            raise
-        except BaseException:
-            # The answer is still to come, and nobody must take it for another's.
-            self._disconnect()
-            raise
+        kind, result = ask(self._tls, conn, (self._id, methodname, args, kwds))
         if kind == "#RETURN":
             return result
         if kind == "#PROXY":
@@ -133,25 +162,25 @@ class BaseProxy:
             # The traceback of the exception refers to this frame.
             del result
 
-    def _disconnect(self) -> None:
-        conn = self._tls.__dict__.pop("connection", None)
-        if conn is not None:
-            conn.close()
-
     def _proxy_for(self, conn: Any, exposed: Sequence[str], token: Any) -> Any:
         """Return a proxy for what a method has returned, instead of a copy."""
-        registry = default_registry if self._manager is None else self._manager._registry
+        entry = _entry(self._kinds, token.typeid)
+        kind = AutoProxy if entry is None else entry[3]
         token = Token(token.typeid, self._token.address, token.id)
         try:
-            return registry[token.typeid][-1](
-                token, self._serializer, manager=self._manager, authkey=self._authkey, exposed=exposed
-            )
+            proxy = kind(token, self._serializer, manager=self._manager, authkey=self._authkey, exposed=exposed)
+            if self._manager is None and isinstance(proxy, BaseProxy):
+                proxy._kinds = self._kinds
+            return proxy
         finally:
             # The reference that the server took for us; the proxy has its own.
             if self._tls.kept:
                 dispatch(conn, None, "decref", (token.id,))
             else:
-                self._anchor.give_back(token.id)
+                request_alone(self._to(), "decref", (token.id,))
+
+    def _to(self) -> tuple[Any, ...]:
+        return self._token.address, self._serializer, self._authkey
 
     def _getvalue(self) -> Any:
         """Return a copy of the shared object."""
@@ -162,28 +191,36 @@ class BaseProxy:
         if self._owned_by_manager:
             util.debug("owned_by_manager skipped INCREF of %r", self._token.id)
             return
-        self._anchor.request("incref", (self._id,))
+        holder = object()
+        # First, so that what is interrupted afterwards is given back.
+        self._hold(holder)
+        try:
+            self._anchor.take(self._id, holder, self.__dict__.pop("_ticket", None))
+        except BaseException:
+            self._close()
+            raise
         util.debug("INCREF %r", self._token.id)
-        self._holder = process.current_process().pid
-        self._hold()
+        self._holder = process.current_process().pid, holder
 
-    def _hold(self) -> None:
+    def _hold(self, holder: object) -> None:
         self._idset.add(self._id)
         state = self._manager and self._manager._state
         self._close = util.Finalize(
             self,
             BaseProxy._decref,
-            args=(self._token, self._authkey, state, self._tls, self._idset, self._anchor),
+            args=(self._token, self._authkey, state, self._tls, self._idset, self._anchor, holder),
             exitpriority=10,
         )
 
     @staticmethod
-    def _decref(token: Any, authkey: bytes, state: Any, tls: Any, idset: set[str], anchor: Anchor) -> None:
+    def _decref(
+        token: Any, authkey: bytes, state: Any, tls: Any, idset: set[str], anchor: Anchor, holder: object
+    ) -> None:
         """Give back a reference; with the last one, close this thread's connection."""
         idset.discard(token.id)
         if state is None or state.value == State.STARTED:
             util.debug("DECREF %r", token.id)
-            anchor.give_back(token.id)
+            anchor.give_back(token.id, holder)
         else:
             util.debug("DECREF %r -- manager already shutdown", token.id)
         if not idset and hasattr(tls, "connection"):
@@ -194,9 +231,10 @@ class BaseProxy:
     def _after_fork(self) -> None:
         """Take a reference of this process's own, in a new child."""
         self._manager = None
-        if self._holder == process.current_process().pid:
+        pid, holder = self._holder
+        if pid == process.current_process().pid:
             # Unpickled by this very process as it was started, before it forgot the finalizers.
-            self._hold()
+            self._hold(holder)
             return
         try:
             self._incref()
@@ -205,17 +243,71 @@ class BaseProxy:
             util.info("incref failed: %s", error)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._owned_by_manager and hasattr(in_transit, "proxies"):
-            in_transit.proxies.append(self)
         kwds: dict[str, Any] = {}
+        answered = getattr(in_transit, "proxies", None) if self._owned_by_manager else None
         popen = context.get_spawning_popen()
         if popen is not None:
             kwds["authkey"] = self._authkey
             # The process object forgets its arguments, and the child takes its own reference only when it runs.
-            popen.keep_for_child(self)
+            context.keep_for_child(popen, self)
+        elif answered is not None:
+            answered.append(self)
+        else:
+            ticket = self._lend()
+            if ticket is not None:
+                kwds["ticket"] = ticket
         if self._isauto:
             kwds["exposed"] = self._exposed_
+        kinds = _kinds_for_travel(self._kinds, self._token.typeid)
+        if kinds:
+            kwds["kinds"] = kinds
         return RebuildProxy, (AutoProxy if self._isauto else type(self), self._token, self._serializer, kwds)
+
+    def _lend(self) -> str | None:
+        """Have the manager hold the object for what is being pickled; return the ticket to be written into that.
+
+        None if it lends nothing, is gone, or lends to all who unpickle this. See `_manager_loans`.
+        """
+        sent_by = carrier()
+        file, many = None, False
+        if sent_by is not None:
+            fd, many = sent_by
+            try:
+                fd = util.family() if fd < 0 else fd
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                status = os.fstat(fd)
+                file = os.getpid(), fd, status.st_dev, status.st_ino
+            except OSError as error:
+                util.info("a pickled proxy is not tied to its message: %s", error)
+        ticket = new_ticket()
+        if self._owned_by_manager:
+            server = getattr(process.current_process(), "_manager_server", None)
+            if server is None:
+                return None
+            server.lend(None, self._id, ticket, own_name(), file)
+            take_back = partial(server.take_back, None, ticket)
+        elif self._manager is not None and self._manager._state.value != State.STARTED:
+            return None
+        elif self._lend_at_anchor(ticket, file):
+            take_back = partial(self._anchor.take_back, ticket)
+        else:
+            return None
+        if_lost(take_back)
+        return None if many else ticket
+
+    def _lend_at_anchor(self, ticket: str, file: tuple[int, ...] | None) -> bool:
+        try:
+            return self._anchor.lend(self._id, ticket, file)
+        except (RemoteError, context.ProcessError) as error:
+            util.info("no reference for a pickled proxy: %s", error)
+            return False
+        except (EOFError, OSError):
+            # The manager is gone, or a signal handler raises what looks like it.
+            try:
+                self._anchor.take_back(ticket)
+            except (EOFError, OSError):
+                return False
+            raise
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self._getvalue()
@@ -230,30 +322,42 @@ class BaseProxy:
             return f"{repr(self)[:-1]}; '__str__()' failed>"
 
 
-def _key(authkey: bytes | None, manager: Any) -> process.AuthenticationString:
+def _key(authkey: bytes | None, manager: Any, address: Any) -> process.AuthenticationString:
     if authkey is None:
-        authkey = process.current_process().authkey if manager is None else manager._authkey
+        authkey = (known_key(address) or process.current_process().authkey) if manager is None else manager._authkey
     return process.AuthenticationString(authkey or b"")
 
 
 def RebuildProxy(func: Callable[..., Any], token: Any, serializer: str, kwds: dict[str, Any]) -> Any:
     """Return a proxy from its pickled parts."""
     server = getattr(process.current_process(), "_manager_server", None)
+    kwds = dict(kwds)
     incref = kwds.pop("incref", True)
+    ticket = kwds.pop("ticket", None)
+    kinds = kwds.pop("kinds", {})
     if server is not None and server.address == token.address:
         util.debug("Rebuild a proxy owned by manager, token=%r", token)
         server.keep_local(token.id)
+        if ticket is not None:
+            server.take_back(None, ticket)
         proxy = func(token, serializer, incref=incref, manager_owned=True, **kwds)
         util.Finalize(proxy, server.release_local, (token.id,))
+        proxy._kinds = kinds
         return proxy
+    proxy = func(token, serializer, incref=False, **kwds)
+    proxy._kinds = kinds
+    if not incref:
+        return proxy
+    if ticket is not None:
+        proxy._ticket = ticket
     try:
-        return func(token, serializer, incref=incref, **kwds)
+        proxy._incref()
     except Exception as error:
         if not getattr(process.current_process(), "_inheriting", False):
             raise
         # A child is not to fail as it starts: it may never use the proxy.
         util.info("incref failed: %s", error)
-        return func(token, serializer, incref=False, **kwds)
+    return proxy
 
 
 _proxy_types: dict[Any, type] = {}
@@ -264,6 +368,7 @@ def MakeProxyType(name: str, exposed: Sequence[str], _cache: dict[Any, type] = _
     key = name, tuple(exposed)
     if key not in _cache:
         methods: dict[str, Any] = {method: _method(method) for method in exposed}
+        methods["__module__"] = f"{__package__}.managers"
         methods["__doc__"] = f"A proxy with the methods {', '.join(exposed)}."
         _cache[key] = kind = type(name, (BaseProxy,), methods)
         kind._exposed_ = key[1]
@@ -290,289 +395,10 @@ def AutoProxy(
     manager_owned: bool = False,
 ) -> BaseProxy:
     """Return a proxy with the methods `exposed`, by default those the server exposes."""
-    authkey = _key(authkey, manager)
+    authkey = _key(authkey, manager, token.address)
     if exposed is None:
-        exposed = anchor_of(token.address, serializer, authkey).request("get_methods", (plain(token),))
+        exposed = request_alone((token.address, serializer, authkey), "get_methods", (plain(token),))
     kind = MakeProxyType(f"AutoProxy[{token.typeid}]", exposed or ())
     proxy = kind(token, serializer, manager=manager, authkey=authkey, incref=incref, manager_owned=manager_owned)
     proxy._isauto = True
     return proxy
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The types of a SyncManager
-
-
-class IteratorProxy(BaseProxy):
-    """An iterator or a generator."""
-
-    _exposed_ = ("__next__", "send", "throw", "close")
-
-    def __iter__(self) -> IteratorProxy:
-        return self
-
-    def __next__(self, *args: Any) -> Any:
-        return self._callmethod("__next__", args)
-
-    def send(self, *args: Any) -> Any:
-        """Go on with a value for the generator; returns what it yields."""
-        return self._callmethod("send", args)
-
-    def throw(self, *args: Any) -> Any:
-        """Go on with an exception in the generator; returns what it yields."""
-        return self._callmethod("throw", args)
-
-    def close(self, *args: Any) -> Any:
-        """End the generator."""
-        return self._callmethod("close", args)
-
-
-class AcquirerProxy(BaseProxy):
-    """A lock or a semaphore. An RLock is given back when the thread that holds it is gone."""
-
-    _exposed_: Sequence[str] = ("acquire", "release", "locked")
-
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """Take it; returns whether that was done in `timeout` seconds."""
-        return self._callmethod("acquire", (blocking,) if timeout is None else (blocking, timeout))
-
-    def release(self) -> None:
-        """Give it back."""
-        return self._callmethod("release")
-
-    def locked(self) -> bool:
-        """Say whether nobody could take it now."""
-        return self._callmethod("locked")
-
-    def __enter__(self) -> bool:
-        return self._callmethod("acquire")
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        return self._callmethod("release")
-
-
-class ConditionProxy(AcquirerProxy):
-    """A condition variable."""
-
-    _exposed_ = ("acquire", "release", "locked", "wait", "notify", "notify_all")
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Release it, wait to be notified, and take it again; returns whether that was in `timeout` seconds."""
-        return self._callmethod("wait", (timeout,))
-
-    def notify(self, n: int = 1) -> None:
-        """Wake `n` that wait."""
-        return self._callmethod("notify", (n,))
-
-    def notify_all(self) -> None:
-        """Wake all that wait."""
-        return self._callmethod("notify_all")
-
-    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        """Wait until `predicate()`, which runs here, is true, for `timeout` seconds at most; returns its last value."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while not (result := predicate()):
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                break
-            self.wait(left)
-        return result
-
-
-class EventProxy(BaseProxy):
-    """An event."""
-
-    _exposed_ = ("is_set", "set", "clear", "wait")
-
-    def is_set(self) -> bool:
-        """Say whether it is set."""
-        return self._callmethod("is_set")
-
-    def set(self) -> None:
-        """Set it."""
-        return self._callmethod("set")
-
-    def clear(self) -> None:
-        """Unset it."""
-        return self._callmethod("clear")
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; returns whether it was in `timeout` seconds."""
-        return self._callmethod("wait", (timeout,))
-
-
-class BarrierProxy(BaseProxy):
-    """A barrier."""
-
-    _exposed_ = ("__getattribute__", "wait", "abort", "reset")
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until all parties do; returns a number of one's own."""
-        return self._callmethod("wait", (timeout,))
-
-    def abort(self) -> None:
-        """Break it: whoever waits gets BrokenBarrierError."""
-        return self._callmethod("abort")
-
-    def reset(self) -> None:
-        """Make it as new; whoever waits gets BrokenBarrierError."""
-        return self._callmethod("reset")
-
-    @property
-    def parties(self) -> int:
-        """How many must wait."""
-        return self._callmethod("__getattribute__", ("parties",))
-
-    @property
-    def n_waiting(self) -> int:
-        """How many wait."""
-        return self._callmethod("__getattribute__", ("n_waiting",))
-
-    @property
-    def broken(self) -> bool:
-        """Whether it is broken."""
-        return self._callmethod("__getattribute__", ("broken",))
-
-
-class NamespaceProxy(BaseProxy):
-    """An object for attributes; those that begin with an underscore are the proxy's own."""
-
-    _exposed_ = ("__getattribute__", "__setattr__", "__delattr__")
-
-    def __getattr__(self, key: str) -> Any:
-        if key[0] == "_":
-            return object.__getattribute__(self, key)
-        return object.__getattribute__(self, "_callmethod")("__getattribute__", (key,))
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        if key[0] == "_":
-            return object.__setattr__(self, key, value)
-        return object.__getattribute__(self, "_callmethod")("__setattr__", (key, value))
-
-    def __delattr__(self, key: str) -> None:
-        if key[0] == "_":
-            return object.__delattr__(self, key)
-        return object.__getattribute__(self, "_callmethod")("__delattr__", (key,))
-
-
-class ValueProxy(BaseProxy):
-    """One value."""
-
-    _exposed_ = ("get", "set")
-
-    def get(self) -> Any:
-        """Return the value."""
-        return self._callmethod("get")
-
-    def set(self, value: Any) -> None:
-        """Replace the value."""
-        return self._callmethod("set", (value,))
-
-    value = property(get, set)
-    __class_getitem__ = classmethod(GenericAlias)
-
-
-# Operators first, then methods, each in the order of the alphabet.
-BaseListProxy = MakeProxyType(
-    "BaseListProxy",
-    (
-        *("__add__", "__contains__", "__delitem__", "__getitem__", "__imul__", "__len__", "__mul__", "__reversed__"),
-        *("__rmul__", "__setitem__"),
-        *("append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"),
-    ),
-)
-BaseDictProxy = MakeProxyType(
-    "DictProxy",
-    (
-        *("__contains__", "__delitem__", "__getitem__", "__ior__", "__iter__", "__len__", "__or__", "__reversed__"),
-        *("__ror__", "__setitem__"),
-        *("clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"),
-    ),
-)
-BaseDictProxy._method_to_typeid_ = {"__iter__": "Iterator"}
-BaseSetProxy = MakeProxyType(
-    "BaseSetProxy",
-    (
-        *("__and__", "__contains__", "__ge__", "__gt__", "__iand__", "__ior__", "__isub__", "__iter__", "__ixor__"),
-        *("__le__", "__len__", "__lt__", "__or__", "__rand__", "__ror__", "__rsub__", "__rxor__", "__sub__", "__xor__"),
-        *("add", "clear", "copy", "difference", "difference_update", "discard", "intersection"),
-        *("intersection_update", "isdisjoint", "issubset", "issuperset", "pop", "remove", "symmetric_difference"),
-        *("symmetric_difference_update", "union", "update"),
-    ),
-)
-BaseSetProxy._method_to_typeid_ = {"__iter__": "Iterator"}
-
-
-def _forget_connections() -> None:
-    """In a child forked by whatever means, whose copies of its parent's connections are closed."""
-    for tls, _ in BaseProxy._address_to_local.values():
-        tls.__dict__.clear()
-
-
-os.register_at_fork(after_in_child=_forget_connections)
-
-
-def _in_place(name: str) -> Callable[..., Any]:
-    """Return the method for an operator such as `+=`: the proxy stands for the changed object."""
-
-    def method(self: Any, value: Any) -> Any:
-        return NotImplemented if self._callmethod(name, (value,)) is NotImplemented else self
-
-    method.__name__ = name
-    return method
-
-
-class ListProxy(BaseListProxy):
-    """A list."""
-
-    def __iadd__(self, value: Any) -> ListProxy:
-        self._callmethod("extend", (value,))
-        return self
-
-    __imul__ = _in_place("__imul__")
-    __class_getitem__ = classmethod(GenericAlias)
-
-
-class DictProxy(BaseDictProxy):
-    """A dict."""
-
-    __ior__ = _in_place("__ior__")
-    __class_getitem__ = classmethod(GenericAlias)
-
-
-class SetProxy(BaseSetProxy):
-    """A set."""
-
-    __iand__ = _in_place("__iand__")
-    __ior__ = _in_place("__ior__")
-    __isub__ = _in_place("__isub__")
-    __ixor__ = _in_place("__ixor__")
-    __class_getitem__ = classmethod(GenericAlias)
-
-
-ArrayProxy = MakeProxyType("ArrayProxy", ("__len__", "__getitem__", "__setitem__"))
-
-BasePoolProxy = MakeProxyType(
-    "PoolProxy",
-    (
-        *("apply", "apply_async", "close", "imap", "imap_unordered", "join", "map", "map_async", "starmap"),
-        *("starmap_async", "terminate"),
-    ),
-)
-BasePoolProxy._method_to_typeid_ = {
-    "apply_async": "AsyncResult",
-    "map_async": "AsyncResult",
-    "starmap_async": "AsyncResult",
-    "imap": "Iterator",
-    "imap_unordered": "Iterator",
-}
-
-
-class PoolProxy(BasePoolProxy):
-    """A pool, whose workers are children of the manager."""
-
-    def __enter__(self) -> PoolProxy:
-        return self
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.terminate()

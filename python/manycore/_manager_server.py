@@ -8,7 +8,8 @@ import threading
 from collections import Counter
 from traceback import format_exc
 
-from . import connection, process, util
+from . import _challenge, _forks, connection, process, util
+from ._manager_loans import Loans
 from ._manager_wire import (
     KEEPS_ACCOUNT,
     Token,
@@ -48,6 +49,10 @@ class Server:
         "dummy",
         "incref",
         "decref",
+        "hold",
+        "lend",
+        "redeem",
+        "take_back",
     ]
 
     def __init__(self, registry: dict[str, tuple[Any, ...]], address: Any, authkey: bytes, serializer: str) -> None:
@@ -71,7 +76,9 @@ class Server:
         self._accounts: dict[Any, Counter[str]] = {}
         # Re-entrant: to drop an object may drop proxies that stand for others.
         self.mutex = threading.RLock()
+        _forks.renew(self, lambda server: server.mutex._at_fork_reinit())
         self.stop_event = threading.Event()
+        self._loans = Loans(self._look_at_loans, self.stop_event)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Connections
@@ -79,6 +86,7 @@ class Server:
     def serve_forever(self) -> None:
         """Serve until a client asks for `shutdown`, then end the process by SystemExit."""
         process.current_process()._manager_server = self  # type: ignore[attr-defined]
+        self._load_for_threads()
         try:
             threading.Thread(target=self.accepter, name="manycore-accepter", daemon=True).start()
             try:
@@ -91,6 +99,14 @@ class Server:
                 sys.stdout = sys.__stdout__
                 sys.stderr = sys.__stderr__
             sys.exit(0)
+
+    def _load_for_threads(self) -> None:
+        """Load what the threads will need for what clients may ask: they may import nothing, see `_forks`."""
+        _challenge.load()
+        if "Pool" in self.registry:
+            from . import pool as pool
+
+            util._args_from_interpreter_flags()
 
     def accepter(self) -> None:
         """Accept clients, each with a thread of its own. The body of a thread."""
@@ -143,7 +159,7 @@ class Server:
         util.debug("starting server thread to service %r", name)
         recv, send, answer_to = conn.recv, conn.send, self._answer_to
         locks: set[str] = set()
-        in_transit.proxies = proxies = []
+        proxies: list[Any] = []
         try:
             while not self.stop_event.is_set():
                 try:
@@ -156,6 +172,7 @@ class Server:
                 else:
                     proxies.clear()
                     answer = answer_to(conn, request, locks)
+                in_transit.proxies = proxies
                 try:
                     send(answer)
                 except ConnectionError:
@@ -163,6 +180,8 @@ class Server:
                 except Exception:
                     util.info("in the thread serving %r, the answer %r could not be sent", name, answer)
                     send(("#UNSERIALIZABLE", format_exc()))
+                finally:
+                    in_transit.proxies = None
                 # Not kept until the next request comes.
                 request = answer = None
         except ConnectionError:
@@ -261,6 +280,7 @@ class Server:
 
     def debug_info(self, c: Any) -> str:
         """Return text about each object: its number, how many refer to it, what it looks like."""
+        self._look_at_loans()
         with self.mutex:
             return "\n".join(
                 f"  {ident}:       refcount={self.id_to_refcount[ident]}\n    {str(self.id_to_obj[ident][0])[:75]}"
@@ -270,6 +290,7 @@ class Server:
 
     def number_of_objects(self, c: Any) -> int:
         """Return how many objects somebody refers to."""
+        self._look_at_loans()
         return len(self.id_to_refcount)
 
     def shutdown(self, c: Any) -> None:
@@ -317,6 +338,8 @@ class Server:
 
     def accept_connection(self, c: Any, name: str) -> None:
         """Carry out all requests that come on this connection; `name` is the client's, for the log."""
+        if c in self._accounts:
+            raise ValueError("this connection is accepted already")
         threading.current_thread().name = name
         c.send(("#RETURN", KEEPS_ACCOUNT))
         self._accounts[c] = Counter()
@@ -324,28 +347,83 @@ class Server:
             self.serve_client(c)
         finally:
             self._settle(self._accounts.pop(c))
+            with self.mutex:
+                ended = self._loans.leave(c)
+            self._drop(ended)
 
     def _settle(self, account: Counter[str]) -> None:
         """Give back what a connection that has ended still refers to."""
-        for ident, count in account.items():
-            for _ in range(count):
-                try:
-                    self.decref(None, ident)
-                except Exception as error:
-                    util.info("a reference of a client that is gone: %r", error)
+        self._drop(account.elements())
+
+    def _drop(self, idents: Iterable[str]) -> None:
+        """Give back references, one for each number."""
+        for ident in idents:
+            try:
+                self.decref(None, ident)
+            except Exception as error:
+                util.info("a reference of a client that is gone: %r", error)
+
+    def _look_at_loans(self) -> None:
+        """Give back what was lent to messages that nobody can have any more."""
+        with self.mutex:
+            ended = self._loans.look()
+        self._drop(ended)
 
     def incref(self, c: Any, ident: str) -> None:
         """Refer to an object once more. KeyError if it is gone."""
         with self.mutex:
-            if ident not in self.id_to_refcount:
-                # Only objects of this process referred to it until now.
-                self.id_to_obj[ident] = self.id_to_local_proxy_obj[ident]
-                self.id_to_refcount[ident] = 0
-                util.debug("Server re-enabled tracking & INCREF %r", ident)
-            self.id_to_refcount[ident] += 1
+            self._refer(ident)
             account = self._accounts.get(c)
             if account is not None:
                 account[ident] += 1
+
+    def _refer(self, ident: str) -> None:
+        if ident not in self.id_to_refcount:
+            # Only objects of this process referred to it until now.
+            self.id_to_obj[ident] = self.id_to_local_proxy_obj[ident]
+            self.id_to_refcount[ident] = 0
+            util.debug("Server re-enabled tracking & INCREF %r", ident)
+        self.id_to_refcount[ident] += 1
+
+    def hold(self, c: Any, owner: str, counts: dict[str, int], void: Iterable[str]) -> None:
+        """Refer to objects as often as `counts` says, for a client whose former connection was broken off.
+
+        Those that are gone are left out. The loans under the tickets `void` end. `owner` is the client's process.
+        """
+        with self.mutex:
+            for ident, count in counts.items():
+                for _ in range(count):
+                    try:
+                        self.incref(c, ident)
+                    except KeyError:
+                        break
+            self._loans.enter(c, owner)
+            ended = self._loans.end(void)
+        self._drop(ended)
+
+    def lend(self, c: Any, ident: str, ticket: str, owner: str, file: tuple[int, int, int, int] | None) -> None:
+        """Hold an object for whoever redeems the ticket. KeyError if it is gone. See `_manager_loans`.
+
+        `owner` is the process that has pickled it; `file`, if there is one, what says whether somebody can still
+        unpickle it: the owner's pid and descriptor, device and inode.
+        """
+        with self.mutex:
+            self._refer(ident)
+            ended = self._loans.add(c, ident, ticket, owner, file)
+        self._drop(ended)
+
+    def redeem(self, c: Any, ident: str, ticket: str) -> None:
+        """Refer to an object once more, in the place of the ticket. KeyError if it is gone."""
+        with self.mutex:
+            self.incref(c, ident)
+            ended = self._loans.end([ticket])
+        self._drop(ended)
+
+    def take_back(self, c: Any, ticket: str) -> None:
+        """End a loan: nobody will redeem the ticket."""
+        with self.mutex:
+            ended = self._loans.end([ticket])
+        self._drop(ended)
 
     def decref(self, c: Any, ident: str) -> None:
         """Refer to an object once less; drop it after the last. KeyError if it is gone."""

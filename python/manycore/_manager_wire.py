@@ -21,17 +21,19 @@ client come back at once.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import threading
 import weakref
 from collections import deque
 from types import SimpleNamespace
 
-from . import connection, process, util
+from . import _locks, connection, process, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 __all__ = ()
@@ -79,8 +81,28 @@ class RemoteError(Exception):
 
 def dispatch(c: Any, id: str | None, methodname: str, args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
     """Send a request on the connection `c` and return the result, or raise what came back instead of one."""
-    c.send((id, methodname, args, kwds))
-    kind, result = c.recv()
+    try:
+        c.send((id, methodname, args, kwds))
+        kind, result = c.recv()
+    except BaseException:
+        # The answer may still come, and the next one to ask must not take it for his own.
+        if not is_in_step(c) and hasattr(c, "close"):
+            c.close()
+        raise
+    try:
+        return unpack(kind, result)
+    finally:
+        # The traceback of the exception refers to this frame, too.
+        del result
+
+
+def is_in_step(conn: Any) -> bool:
+    """Say whether every request that was begun on `conn` has been answered, as far as it is known."""
+    return getattr(conn, "_owed", 1) == 0
+
+
+def unpack(kind: str, result: Any) -> Any:
+    """Return what an answer says was returned, or raise what it stands for instead."""
     if kind == "#RETURN":
         return result
     try:
@@ -116,13 +138,24 @@ def public_methods(obj: Any) -> list[str]:
 
 # Connections and listeners that belong to this process alone: a forked child that kept one would keep the other end
 # from seeing that we have ended.
-_own: weakref.WeakSet[Any] = weakref.WeakSet()
+_own: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
-def keep_from_children(conn: Any) -> Any:
-    """Have `conn` closed in every child that is forked from now on. Returns it."""
-    _own.add(conn)
+def keep_from_children(conn: Any, address: Any = None) -> Any:
+    """Have `conn` closed in every child that is forked from now on, and with the manager at `address`. Returns it."""
+    _own[conn] = address
     return conn
+
+
+# Where threads keep their connections. Of those, a forked child has only the forking thread's, which are closed in it.
+_locals: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def new_local() -> util.ForkAwareLocal:
+    """Return a place for a connection of each thread."""
+    tls = util.ForkAwareLocal()
+    _locals.add(tls)
+    return tls
 
 
 def connect(address: Any, serializer: str, authkey: bytes) -> tuple[Any, bool]:
@@ -130,7 +163,7 @@ def connect(address: Any, serializer: str, authkey: bytes) -> tuple[Any, bool]:
 
     Raises what `connection.Client` raises.
     """
-    conn = keep_from_children(listener_client[serializer][1](address, authkey=authkey))
+    conn = keep_from_children(listener_client[serializer][1](address, authkey=authkey), address)
     try:
         name = process.current_process().name
         if threading.current_thread() is not threading.main_thread():
@@ -141,109 +174,287 @@ def connect(address: Any, serializer: str, authkey: bytes) -> tuple[Any, bool]:
         raise
 
 
-# In a server's thread, `proxies`: those in its last answer, kept until the client has asked for something else. By then
-# it has taken references of its own.
+# In a server's thread that sends an answer, `proxies`: those in it, kept until the client has asked for something else.
+# By then it has taken references of its own.
 in_transit = threading.local()
 
 
-class Anchor:
-    """This process's own connection to one manager: opened by the first request, closed with the last user.
+def request(tls: Any, to: tuple[Any, ...], name: str, args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
+    """Have the server at `to` call its function `name`, and return the result.
 
-    To a server of the standard package each request has a connection of its own.
+    The request goes on the thread's connection, `tls.connection`, so what it takes a reference to is on the account of
+    that. To a server of the standard package each request has a connection of its own.
+    """
+    conn = open_line(tls, to)
+    if tls.kept:
+        return unpack(*ask(tls, conn, (None, name, args, kwds)))
+    return request_alone(to, name, args, kwds)
+
+
+def request_alone(to: tuple[Any, ...], name: str, args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
+    """Send a request as `request` does, on a connection of its own."""
+    address, serializer, authkey = to
+    with contextlib.closing(listener_client[serializer][1](address, authkey=authkey)) as conn:
+        return dispatch(conn, None, name, args, kwds)
+
+
+def open_line(tls: Any, to: tuple[Any, ...]) -> Any:
+    """Return the thread's connection with the server at `to`: `tls.connection`."""
+    try:
+        return tls.connection
+    except AttributeError:
+        util.debug("making connection to manager")
+        conn, tls.kept = connect(*to)
+        tls.connection = conn
+        return conn
+
+
+def ask(tls: Any, conn: Any, message: tuple[Any, ...]) -> tuple[str, Any]:
+    """Send a request on `conn`, which is `tls.connection`, and return the answer.
+
+    Meanwhile the thread has no connection: what runs in the midst of it, a signal handler or a finalizer, opens another
+    one. An exception between the request and its answer costs the connection, so that nobody takes the answer for
+    another's; one that comes when nothing was sent, or everything received, does not.
+    """
+    del tls.connection
+    try:
+        conn.send(message)
+        answer = conn.recv()
+    except BaseException:
+        if is_in_step(conn):
+            _put_back(tls, conn)
+        else:
+            conn.close()
+        raise
+    _put_back(tls, conn)
+    return answer
+
+
+def _put_back(tls: Any, conn: Any) -> None:
+    # The older one stays: the server may have given it locks.
+    between = tls.__dict__.pop("connection", None)
+    tls.connection = conn
+    if between is not None:
+        between.close()
+
+
+class Anchor:
+    """The account of this process's references at one manager, and the connection that they belong to.
+
+    The connection is opened by the first reference, and closed with the last user. What it holds would be lost with it.
+    So when an exchange was broken off by an exception, and it is in doubt what the server has done, the next exchange
+    opens a new connection, says what is to be held (`hold`), and only then closes the one that was broken off.
     """
 
     def __init__(self, address: Any, serializer: str, authkey: bytes) -> None:
         self._to = address, serializer, authkey
-        # Re-entrant: a collection in the midst of a request may give back references.
-        self._lock = threading.RLock()
-        self._asking = False
+        # Re-entrant: a collection in the midst of an exchange may give back references.
+        self._lock = _locks.RLock()
+        self._busy = False
+        # Serves requests that come in the midst of another one in the same thread.
+        self._inner: Anchor | None = None
         self._conn: Any = None
+        # Whether the server keeps account of references; one of the standard package does not.
         self._kept = True
-        # Answers that somebody who was interrupted did not wait for.
-        self._unread = 0
+        self.has_connected = False
+        # Connections that were broken off.
+        self._doubtful: list[Any] = []
+        # Tickets that nobody has, though the server may have issued them.
+        self._void: list[str] = []
+        # By object, those here that refer to it.
+        self._held: dict[str, set[object]] = {}
         # References to be given back, in order.
-        self._late: deque[str] = deque()
+        self._late: deque[tuple[str, object]] = deque()
 
-    def request(self, name: str, args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
-        """Have the server call its function `name`, and return the result."""
-        with self._lock:
-            self._asking = True
-            try:
-                return self._ask(name, args, kwds)
-            finally:
-                self._asking = False
-                self._give_back_late()
+    def take(self, ident: str, holder: object, ticket: str | None = None) -> None:
+        """Take a reference to `ident` for `holder`, in exchange for `ticket` if there is one."""
+        args = (ident,) if ticket is None else (ident, ticket)
+        self._work(self._take, ident, holder, "incref" if ticket is None else "redeem", args)
 
-    def give_back(self, ident: str) -> None:
-        """Give back one reference to `ident`; if this is not the moment, whoever is at it does it afterwards."""
-        self._late.append(ident)
+    def _take(self, ident: str, holder: object, name: str, args: tuple[Any, ...]) -> None:
+        if not self._is_kept():
+            name, args = "incref", (ident,)
+
+        def enter() -> None:
+            self._held.setdefault(ident, set()).add(holder)
+
+        self._ask(name, args, enter)
+
+    def lend(self, ident: str, ticket: str, file: tuple[int, ...] | None) -> bool:
+        """Have the server hold `ident` for the one who has `ticket`; False if it does not do such a thing.
+
+        It does so until the ticket is redeemed, or nobody holds `file` open any more, or this process ends if that is
+        None. See `_manager_loans`.
+        """
+        return self._work(self._lend, ident, ticket, file)
+
+    def _lend(self, ident: str, ticket: str, file: tuple[int, ...] | None) -> bool:
+        if not self._is_kept():
+            return False
+        self._void.append(ticket)
+        self._ask("lend", (ident, ticket, own_name(), file), self._void.clear)
+        return True
+
+    def take_back(self, ticket: str) -> None:
+        """End a loan: nobody will redeem the ticket."""
+        self._work(self._ask, "take_back", (ticket,))
+
+    def give_back(self, ident: str, holder: object) -> None:
+        """Give back the reference of `holder`; if this is not the moment, whoever is at it does it afterwards."""
+        self._late.append((ident, holder))
         self._give_back_late()
+
+    def _work(self, step: Callable[..., Any], *args: Any) -> Any:
+        with self._lock:
+            if self._busy:
+                if self._inner is None:
+                    self._inner = Anchor(*self._to)
+                return getattr(self._inner, step.__name__)(*args)
+            self._busy = True
+            try:
+                return step(*args)
+            finally:
+                self._busy = False
+                self._give_back_late()
 
     def _give_back_late(self) -> None:
         while self._late and self._lock.acquire(blocking=False):
             try:
-                if self._asking:
+                if self._busy:
                     return
-                self._asking = True
+                self._busy = True
                 try:
-                    self._ask("decref", (self._late.popleft(),), {})
+                    self._give_back(*self._late[0])
                 except Exception as error:
                     # The manager may be gone, and the reference with it.
                     util.debug("... decref failed %s", error)
                 finally:
-                    self._asking = False
+                    # Whatever has happened: what was not given back is not in the account of the next connection.
+                    self._late.popleft()
+                    self._busy = False
             finally:
                 self._lock.release()
 
-    def _ask(self, name: str, args: Iterable[Any], kwds: Mapping[str, Any]) -> Any:
-        if self._conn is None and self._kept:
-            self._conn, self._kept = connect(*self._to)
-            if not self._kept:
-                self.close()
+    def _give_back(self, ident: str, holder: object) -> None:
+        holders = self._held.get(ident, ())
+        if holder not in holders:
+            if self._inner is not None:
+                self._inner.give_back(ident, holder)
+            if self._doubtful and self._conn is None:
+                # It may have been taken all the same.
+                self._sound()
+            return
+        holders.discard(holder)  # type: ignore[union-attr]
+        if not holders:
+            del self._held[ident]
+        if self._conn is not None or not self._kept:
+            self._ask("decref", (ident,))
+        elif self._doubtful:
+            # What the next connection holds is without it.
+            self._sound()
+
+    def _is_kept(self) -> bool:
+        self._sound()
+        return self._kept
+
+    def _ask(self, name: str, args: tuple[Any, ...], enter: Callable[[], object] | None = None) -> Any:
+        """Have the server call its function `name`, and call `enter` here when that was done."""
+        conn = self._sound()
         if not self._kept:
             address, serializer, authkey = self._to
-            conn = listener_client[serializer][1](address, authkey=authkey)
-            try:
-                return dispatch(conn, None, name, args, kwds)
-            finally:
-                conn.close()
-        conn: Any = self._conn
+            with contextlib.closing(listener_client[serializer][1](address, authkey=authkey)) as conn:
+                result = dispatch(conn, None, name, args)
+                if enter is not None:
+                    enter()
+                return result
+        self._doubtful.append(conn)
+        self._conn = None
+        conn.send((None, name, args, {}))
+        kind, result = conn.recv()
+        if enter is not None and kind == "#RETURN":
+            enter()
+        # In this order: with nobody who has it the connection would be closed.
+        self._conn = conn
+        self._doubtful.pop()
+        return unpack(kind, result)
+
+    def _sound(self) -> Any:
+        """Return the connection, by which exactly what is in `_held` is held. None if the server keeps no account."""
+        if self._conn is not None or not self._kept:
+            return self._conn
+        conn, self._kept = connect(*self._to)
+        self.has_connected = True
+        if not self._kept:
+            conn.close()
+            return None
         try:
-            while self._unread:
-                conn.recv()
-                self._unread -= 1
-            conn.send((None, name, args, kwds))
-            self._unread = 1
-            kind, result = conn.recv()
-            self._unread = 0
-        except (EOFError, OSError):
-            self.close()
+            if self._held or self._void:
+                counts = {ident: len(holders) for ident, holders in self._held.items()}
+                dispatch(conn, None, "hold", (own_name(), counts, self._void))
+                self._void.clear()
+        except BaseException:
+            conn.close()
             raise
-        if kind == "#RETURN":
-            return result
-        try:
-            raise convert_to_error(kind, result)
-        finally:
-            del result
+        self._conn = conn
+        self._close_doubtful()
+        return conn
+
+    def _close_doubtful(self) -> None:
+        while self._doubtful:
+            if self._doubtful[-1] is not self._conn:
+                self._doubtful[-1].close()
+            self._doubtful.pop()
 
     def close(self) -> None:
         """Close the connection; a later request opens another one."""
-        conn, self._conn, self._unread = self._conn, None, 0
+        conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
+        self._close_doubtful()
+        if self._inner is not None:
+            self._inner.close()
 
     def _forget(self) -> None:
+        """In a forked child, which has no references yet."""
         self._lock._at_fork_reinit()  # type: ignore[attr-defined]
-        self._asking, self._kept = False, True
-        self._late.clear()
+        self._busy, self._kept = False, True
+        for what in (self._late, self._void, self._held):
+            what.clear()
+        self._inner = None
         self.close()
 
     def __del__(self) -> None:
         self.close()
 
 
+_own_name: str | None = None
+_tickets = itertools.count()
+
+
+def own_name() -> str:
+    """Return this process's name in what it says to managers. No other process has the same, also elsewhere."""
+    global _own_name
+    if _own_name is None:
+        _own_name = f"{os.getpid()}-{os.urandom(8).hex()}"
+    return _own_name
+
+
+def new_ticket() -> str:
+    """Return a number for a loan that nobody else uses."""
+    return f"{own_name()}-{next(_tickets)}"
+
+
+def known_key(address: Any) -> bytes | None:
+    """Return a key by which this process has got into the manager at `address`, if there is one."""
+    with _anchors_lock:
+        for (at, _, key), anchor in list(_anchors.items()):
+            if at == address and anchor.has_connected:
+                return key
+    return None
+
+
 _anchors: weakref.WeakValueDictionary[tuple[Any, ...], Anchor] = weakref.WeakValueDictionary()
-_anchors_lock = threading.Lock()
+_anchors_lock = _locks.RLock()
 
 
 def anchor_of(address: Any, serializer: str, authkey: bytes) -> Anchor:
@@ -256,18 +467,24 @@ def anchor_of(address: Any, serializer: str, authkey: bytes) -> Anchor:
         return anchor
 
 
-def close_anchors(address: Any) -> None:
-    """Close this process's anchors at a manager that has ended."""
+def close_all(address: Any) -> None:
+    """Close this process's connections with a manager that has ended."""
     with _anchors_lock:
         ended = [anchor for key, anchor in _anchors.items() if key[0] == address]
     for anchor in ended:
         anchor.close()
+    for conn in [conn for conn, at in list(_own.items()) if at == address]:
+        conn.close()
 
 
 def _close_in_child() -> None:
+    global _own_name
+    _own_name = None
     _anchors_lock._at_fork_reinit()  # type: ignore[attr-defined]
     for anchor in list(_anchors.values()):
         anchor._forget()
+    for tls in list(_locals):
+        tls.__dict__.clear()
     for conn in list(_own):
         conn.close()
     _own.clear()

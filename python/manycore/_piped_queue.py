@@ -12,11 +12,13 @@ import threading
 import time
 from queue import Empty, Full
 
-from . import connection, reduction, synchronize, util
+from . import _forks, connection, reduction, synchronize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+__all__ = ["Queue", "SimpleQueue", "adapt"]
 
 
 def adapt(cls: type, methods: type) -> None:
@@ -35,7 +37,7 @@ class Queue:
         self._maxsize = min(self._maxsize, synchronize.SEM_VALUE_MAX)
         self._sem = ctx.BoundedSemaphore(self._maxsize)
         self._reset()
-        util.register_after_fork(self, Queue._reset)
+        _forks.renew(self, Queue._reset)
 
     def _reset(self) -> None:
         self._notempty = threading.Condition(threading.Lock())

@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+__all__ = ["Postponed"]
+
 # The handlers that the main thread has put aside, the program's own first.
 _aside: list[Any] = []
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import sys
 
-from . import _alias
+from . import _alias, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, TracebackType
     from typing import Any, NoReturn
+
+__all__ = ["USAGE", "main"]
 
 USAGE = """\
 usage: python -m manycore program.py [arg ...]
@@ -101,7 +103,7 @@ def _file(path: str, arguments: list[str]) -> Callable[[], object]:
 
     compiled = full.endswith(".pyc")
     loader = SourcelessFileLoader("__main__", full) if compiled else SourceFileLoader("__main__", full)
-    scope = _empty_main(__file__=full, __cached__=None, __loader__=loader)
+    scope = _empty_main(**spawn.names_of_file(full), __loader__=loader)
     return lambda: exec(_compiled(loader) if compiled else _source(full), scope)
 
 

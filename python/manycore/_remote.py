@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .context import ProcessError, TimeoutError, WorkerLost
+from .context import ProcessError, TaskCancelled, TaskTimeout, TimeoutError, WorkerLost
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["MaybeEncodingError", "RemoteTraceback", "TimeoutError"]
 
@@ -56,12 +61,14 @@ def describe(error: BaseException) -> tuple[bytes, str, str]:
     import pickle
     import traceback
 
+    from .reduction import ForkingPickler
+
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if error.__traceback__ is None:
         # Raised by a function that is not written in Python: there are no frames to show.
         text = f"Traceback (most recent call last):\n{text}"
     try:
-        pickled = pickle.dumps(error, 5)
+        pickled = bytes(ForkingPickler.dumps(error, 5))
     except Exception as reason:
         pickled = pickle.dumps(MaybeEncodingError(reason, error), 5)
     return pickled, _text(error), text
@@ -83,9 +90,62 @@ def rebuild(parts: tuple[bytes, str, str]) -> BaseException:
     return error
 
 
-def worker_lost(pid: int, exitcode: int | None, task: str) -> WorkerLost:
-    """Return the exception for a task whose worker `pid` ended with `exitcode`."""
-    return WorkerLost(pid or None, exitcode, None, task)
+def keep_in_context(raised: BaseException, original: BaseException) -> None:
+    """Put `original` at the end of the contexts of `raised`, unless it is among them already.
+
+    An error callback is called outside of any `except` clause, so nothing else connects what it raises with the error
+    it was told of.
+    """
+    # The type's own attribute: an exception may refuse to be assigned to, as a frozen dataclass does.
+    context: Any = BaseException.__context__
+    chain: list[BaseException] = []
+    error: BaseException | None = raised
+    while error is not None and not any(error is seen for seen in chain):
+        if error is original:
+            return
+        chain.append(error)
+        error = context.__get__(error)
+    if error is not None:
+        # A ring has no end.
+        return
+    # What is raised may have come from the contexts of the original. The link back is cut, as `raise` does it.
+    link, behind = original, context.__get__(original)
+    while behind is not None:
+        if any(behind is seen for seen in chain):
+            context.__set__(link, None)
+            break
+        if behind is original:
+            break
+        link, behind = behind, context.__get__(behind)
+    context.__set__(chain[-1], original)
+
+
+def call_back(callback: Callable[[Any], object], value: Any) -> BaseException | None:
+    """Call `callback(value)`; return what it raises. The frames of whoever asks for it stay out of the traceback."""
+    try:
+        callback(value)
+    except BaseException as error:
+        return error
+    return None
+
+
+def worker_lost(pid: int, exitcode: int | None, task: str, words: str | None) -> WorkerLost:
+    """Return the exception for a task whose worker `pid` ended with `exitcode`; `words` are its last."""
+    error = WorkerLost(pid or None, exitcode, None, task)
+    error.traceback = words
+    return error
+
+
+def task_timeout(pid: int, limit: float | None, task: str, words: str | None) -> TaskTimeout:
+    """Return the exception for a task that ran longer than `limit` seconds in worker `pid`."""
+    error = TaskTimeout(pid or None, limit, task)
+    error.traceback = words
+    return error
+
+
+def cancelled(task: str) -> TaskCancelled:
+    """Return the exception for a task that was cancelled."""
+    return TaskCancelled(task)
 
 
 def start_lost(pid: int, exitcode: int | None) -> WorkerLost:

@@ -11,6 +11,8 @@ import sys
 
 from . import util
 
+__all__ = ["enter_child"]
+
 
 def enter_child(package: str = "multiprocessing") -> None:
     """Do in a new child what `package` does in its own: forget the parent's business, arrange for its own end."""

@@ -6,19 +6,24 @@ a job answers it. A lazy map has a thread of its own that pulls the input, so th
 
 from __future__ import annotations
 
-import os
+import operator
 import threading
 import weakref
 from collections import deque
 from itertools import islice
 from queue import Empty, SimpleQueue
 
-from . import context, pool, process, util
+from . import _forks, _pool_parts, _remote, context, pool, util
+from ._thread_calls import Call as _Call
+from ._thread_calls import Map as _Map
+from ._thread_calls import lost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Any
+    from typing import Any, Unpack
+
+    from ._options import JobOptions
 
 __all__ = ["ThreadPool"]
 
@@ -42,6 +47,17 @@ class _Work:
         self.broken: BaseException | None = None
         # One callback at a time, as if a single thread called them; again by one that a callback has waited for.
         self.callbacks = threading.RLock()
+        self.forked = False
+        _forks.renew(self, _Work.forget_in_child)
+
+    def forget_in_child(self) -> None:
+        """Be the copy in a forked child, which has none of the threads: what they had to answer fails."""
+        self.lock, self.putting, self.callbacks = threading.Lock(), threading.Lock(), threading.RLock()
+        self.forked = self.closing = self.stopped = True
+        reason = ValueError("Pool not running: it belongs to the process this one was forked from")
+        for job in self.open:
+            job.forget_in_child(reason)
+        self.open = set()
 
     def accept(self, job: _Result | _Stream) -> None:
         with self.lock:
@@ -104,7 +120,7 @@ class _Work:
                 self.abort(error)
         while True:
             task = self.tasks.get()
-            if task is None:
+            if task is None or self.forked:
                 return
             job, place, function, argument = task
             with self.putting:
@@ -118,22 +134,16 @@ class _Work:
             except Exception as error:
                 value, failure = None, error
             except BaseException as error:
-                value, failure = None, _lost(error, function)
+                value, failure = None, lost(error, function)
             job.settle(place, value, failure)
             # Not kept until the next task comes.
             del task, job, function, argument, value, failure
 
 
-def _lost(error: BaseException, function: Any) -> BaseException:
-    """Return what a task fails with that wanted to end more than itself: raised elsewhere it would."""
-    exitcode = process._exitcode_of(error) if isinstance(error, SystemExit) else 1
-    lost = context.WorkerLost(os.getpid(), exitcode, None, repr(function))
-    lost.__cause__ = error
-    return lost
-
-
 class _Result:
     """The result of a call or a map, as `Pool` gives it."""
+
+    _is_a_result = True
 
     def __init__(
         self,
@@ -148,7 +158,7 @@ class _Result:
         self._lock = threading.Lock()
         self._event = threading.Event()
         self._values = values
-        self._left = tasks
+        self._number_left = tasks
         # None: the result is the one value.
         self._chunksize = chunksize
         self._failure: BaseException | None = None
@@ -169,11 +179,12 @@ class _Result:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the result is there, for `timeout` seconds at the longest."""
-        self._event.wait(timeout)
+        self._event.wait(util.limit(timeout))
 
     def get(self, timeout: float | None = None) -> Any:
         """Return the value or raise what the task raised; TimeoutError after `timeout` seconds."""
-        if not self._event.wait(timeout):
+        # An event that is set is not asked to wait, which takes its lock: at a fork another thread may have had it.
+        if not self._event.is_set() and not self._event.wait(util.limit(timeout)):
             raise context.TimeoutError
         if self._failure is not None:
             raise self._failure
@@ -183,28 +194,39 @@ class _Result:
     def _value(self) -> Any:
         return self._values[0] if self._chunksize is None else self._values
 
+    @property
+    def _success(self) -> bool:
+        return self._failure is None
+
     def settle(self, place: int, value: Any, failure: BaseException | None) -> None:
         """Take in the result of one task."""
         with self._lock:
-            if self._left == 0:
+            if self._number_left == 0:
                 return
-            self._left -= 1
+            self._number_left -= 1
             if failure is not None:
                 self._failure = self._failure or failure
             elif self._chunksize is None:
                 self._values[0] = value
             else:
                 self._values[place * self._chunksize : (place + 1) * self._chunksize] = value
-            if self._left:
+            if self._number_left:
                 return
         self._answer()
+
+    def forget_in_child(self, reason: BaseException) -> None:
+        """Fail without a word to anybody."""
+        self._lock, self._event = threading.Lock(), threading.Event()
+        self._number_left, self._failure = 0, reason
+        self._work, self._callbacks = None, (None, None)
+        self._event.set()
 
     def abort(self, reason: BaseException) -> None:
         """Fail, unless everything is done."""
         with self._lock:
-            if self._left == 0:
+            if self._number_left == 0:
                 return
-            self._left = 0
+            self._number_left = 0
             self._failure = reason
         self._answer()
 
@@ -215,11 +237,12 @@ class _Result:
         assert work is not None
         if called is not None:
             with work.callbacks:
-                try:
-                    called(self._value if self._failure is None else self._failure)
-                except Exception as error:
-                    # Nobody waits for the callback, so the exception can only be shown.
-                    threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
+                raised = _remote.call_back(called, self._value if self._failure is None else self._failure)
+            if raised is not None:
+                # As in a pool of processes, it takes the place of the outcome.
+                if self._failure is not None:
+                    _remote.keep_in_context(raised, self._failure)
+                self._failure = raised
         self._event.set()
         work.answered(self)
 
@@ -237,11 +260,14 @@ class _Stream:
         self.ordered = ordered
         self.chunksize = chunksize
         self.window: float = window
-        self.changed = threading.Condition(threading.Lock())
+        # Of a lock that its holder may take again: a collection may drop the iterator in a thread that holds the lock.
+        self.changed = threading.Condition()
         self.sent = self.arrived = self.taken = 0
         self.ready: deque[tuple[list[Any] | None, BaseException | None]] = deque()
         self.early: dict[int, tuple[list[Any] | None, BaseException | None]] = {}
         self.complete = False
+        # Nobody can take results any more.
+        self.dropped = False
         self.failure: BaseException | None = None
         work.accept(self)
 
@@ -281,13 +307,17 @@ class _Stream:
                 while (first := self.taken + len(self.ready)) in self.early:
                     self.ready.append(self.early.pop(first))
             self.arrived += 1
+            if self.dropped:
+                self.ready.clear()
+                self.early.clear()
+                self.taken = self.arrived
             self.changed.notify_all()
         self._answer_if_done()
 
     def take(self, timeout: float | None) -> tuple[list[Any] | None, BaseException | None]:
         """Return the next chunk of results, or why there is none."""
         with self.changed:
-            if not self.changed.wait_for(lambda: self.ready or self._is_done(), timeout):
+            if not self.changed.wait_for(lambda: self.ready or self._is_done(), util.limit(timeout)):
                 raise context.TimeoutError
             if self.ready:
                 self.taken += 1
@@ -327,13 +357,24 @@ class _Stream:
                 self.changed.notify_all()
         self.work.answered(self)
 
+    def forget_in_child(self, reason: BaseException) -> None:
+        """Give no more results than there are."""
+        self.changed = threading.Condition()
+        self.complete, self.failure, self.sent = True, reason, self.arrived
+
     def abandon(self) -> None:
-        """Pull no more input: nobody can take results."""
-        self._end(None)
+        """Run what is left, as close() and join() promise, and keep no results: nobody can take them."""
+        self.dropped = True
+        if not self.complete:
+            with self.changed:
+                self.taken = self.arrived
+                self.changed.notify_all()
 
 
 class _Results:
     """The iterator over a lazy map."""
+
+    _is_an_iterator = True
 
     def __init__(self, stream: _Stream) -> None:
         self._stream = stream
@@ -362,6 +403,11 @@ class ThreadPool(pool.Pool):
     the result just as the task raised it. `terminate` ends no task that runs; its result fails all the same.
     """
 
+    _wrap_exception = False
+    _of_threads = True
+    # A pool in which a subclass or a program has replaced a part does as `Pool` does then, with threads.
+    _is_hooked = False
+
     @staticmethod
     def Process(ctx: Any, *args: Any, **kwds: Any) -> Any:
         """Return an unstarted worker thread; a subclass may return another kind."""
@@ -380,46 +426,78 @@ class ThreadPool(pool.Pool):
             processes = context._usable_cpu_count()
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
+        processes = operator.index(processes)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._processes = processes
+        if _pool_parts.is_hooked(type(self)):
+            from ._hooked_pool import set_up
+
+            self._is_hooked = True
+            self._initializer, self._initargs, self._maxtasksperchild = initializer, initargs, None
+            self._ctx = context._default_context.get_context()
+            return set_up(self)
         self._work = _Work(processes)
-        self._threads: list[Any] = []
+        self._pool: list[Any] = []
         self._terminate = util.Finalize(self, self._work.terminate, exitpriority=15)
         for _ in range(processes):
             thread = self.Process(None, target=self._work.run, args=(initializer, tuple(initargs)))
             thread.name = thread.name.replace("Process", "PoolWorker")
             thread.daemon = True
             thread.start()
-            self._threads.append(thread)
+            self._pool.append(thread)
         self._state = pool.RUN
 
-    @property
-    def _pool(self) -> list[Any]:
-        """The worker threads, as applications that reach for them expect."""
-        return self._threads
-
     def _repopulate_pool(self) -> None:
-        """Do nothing: threads do not get lost."""
+        """Start threads until there are `_processes`, if hooks could have ended some; else threads do not get lost."""
+        if self._is_hooked:
+            self._crew.refill()
 
     # Bound here: at the end of the interpreter the module's names may be gone.
     def __del__(self, _warn: Any = pool.warnings.warn, _running: str = pool.RUN, _getpid: Any = None) -> None:
         if getattr(self, "_state", None) == _running:
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
 
-    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> Any:
+    def _wishes(self, options: JobOptions, verb: str) -> None:
+        for name in options:
+            raise TypeError(f"{verb}() of a ThreadPool takes no {name!r}: only a pool of processes has such options")
+
+    def statistics(self) -> dict[str, float]:
+        """NotImplementedError: a pool of threads keeps no statistics."""
+        raise NotImplementedError("a ThreadPool keeps no statistics; a Pool does")
+
+    def apply(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Any:
         """Return `func(*args, **kwds)`, run in a thread of the pool; raises what it raises."""
+        self._wishes(options, "apply")
         return self.apply_async(func, args, kwds).get()
 
-    def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        **options: Unpack[JobOptions],
+    ) -> list[Any]:
         """Return `[func(x) for x in iterable]`, run in the threads, `chunksize` items at a time."""
-        return self._map_async(func, iterable, False, chunksize, None, None).get()
+        self._wishes(options, "map")
+        return self._map_async(func, iterable, pool.mapstar, chunksize).get()
 
     def starmap(
-        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        **options: Unpack[JobOptions],
     ) -> list:
         """Return `[func(*x) for x in iterable]`; otherwise as `map`."""
-        return self._map_async(func, iterable, True, chunksize, None, None).get()
+        self._wishes(options, "starmap")
+        return self._map_async(func, iterable, pool.starmapstar, chunksize).get()
 
     def apply_async(
         self,
@@ -428,11 +506,15 @@ class ThreadPool(pool.Pool):
         kwds: Mapping[str, Any] | None = None,
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        **options: Unpack[JobOptions],
     ) -> Any:
         """Start `func(*args, **kwds)` in a thread and return its result's handle.
 
         A callback is called by a thread of the pool, one at a time, before the handle is ready.
         """
+        self._wishes(options, "apply_async")
+        if self._is_hooked:
+            return super().apply_async(func, args, kwds, callback, error_callback)
         self._check_running()
         result = _Result(self._work, [None], 1, None, callback, error_callback)
         self._work.tasks.put((result, 0, _Call(func, kwds), args))
@@ -442,17 +524,22 @@ class ThreadPool(pool.Pool):
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
-        starred: bool,
-        chunksize: int | None,
-        callback: Callable[[list[Any]], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
+        mapper: Callable[..., Any],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        wishes: object = None,
     ) -> Any:
+        if self._is_hooked:
+            return super()._map_async(func, iterable, mapper, chunksize, callback, error_callback)
         self._check_running()
         items = iterable if type(iterable) is range else tuple(iterable)
         size = pool._checked(chunksize) or max(1, -(-len(items) // (4 * self._processes)))
         values, tasks = [None] * len(items), -(-len(items) // size)
-        result = _Result(self._work, values, tasks, size, callback, error_callback)
-        run = _Map(func, starred)
+        # As in the standard package, nobody is called where there was nothing to do.
+        called = (callback, error_callback) if items else (None, None)
+        result = _Result(self._work, values, tasks, size, *called)
+        run = _Map(func, mapper)
         with self._work.putting:
             for place in range(tasks):
                 self._work.tasks.put((result, place, run, items[place * size : (place + 1) * size]))
@@ -465,21 +552,27 @@ class ThreadPool(pool.Pool):
         ordered: bool,
         chunksize: int,
         buffersize: int | None,
+        wishes: object = None,
     ) -> Any:
+        if self._is_hooked:
+            return super()._imap(func, iterable, ordered, chunksize, buffersize)
         self._check_running()
         pool._check_imap(chunksize, buffersize)
         source = iter(iterable)
         stream = _Stream(self._work, ordered, chunksize, buffersize or pool.WINDOW)
-        feeder = threading.Thread(target=stream.feed, args=(_Map(func, False), source), name="manycore-feeder")
+        feeder = threading.Thread(target=stream.feed, args=(_Map(func, pool.mapstar), source), name="manycore-feeder")
         feeder.daemon = True
         feeder.start()
         return _Results(stream)
 
     def close(self) -> None:
         """Accept no more jobs. The threads end when those accepted are done."""
-        if self._state == pool.RUN:
+        if self._is_hooked:
+            super().close()
+        elif self._state == pool.RUN:
             self._state = pool.CLOSE
-            self._work.close()
+            # Who puts tasks of a program's own into the pool closes it when there are no more.
+            vars(self).get("_taskqueue", self._work).close()
 
     def terminate(self) -> None:
         """Start no more tasks. Open results fail with ProcessError."""
@@ -488,42 +581,15 @@ class ThreadPool(pool.Pool):
 
     def join(self) -> None:
         """Wait until every thread has ended. ValueError while the pool still runs."""
+        if self._is_hooked:
+            return super().join()
         if self._state == pool.RUN:
             raise ValueError("Pool is still running")
         if self._state not in (pool.CLOSE, pool.TERMINATE):
             raise ValueError("In unknown state")
-        for thread in self._threads:
+        for thread in self._pool:
             thread.join()
 
 
-class _Call:
-    """One call, as a task; shown in errors as what it calls."""
-
-    def __init__(self, function: Callable[..., Any], kwds: Mapping[str, Any] | None) -> None:
-        self.function = function
-        self.kwds = kwds or {}
-
-    def __call__(self, args: Iterable[Any]) -> Any:
-        return self.function(*args, **self.kwds)
-
-    def __repr__(self) -> str:
-        return getattr(self.function, "__qualname__", repr(self.function))
-
-
-class _Map:
-    """A function applied to each item of a chunk, as a task."""
-
-    def __init__(self, function: Callable[..., Any], starred: bool) -> None:
-        self.function = function
-        self.starred = starred
-
-    def __call__(self, chunk: Iterable[Any]) -> list[Any]:
-        function = self.function
-        if self.starred:
-            return [function(*arguments) for arguments in chunk]
-        return [function(item) for item in chunk]
-
-    __repr__ = _Call.__repr__
-
-
 ThreadPool.__module__ = pool.__name__
+_pool_parts.install(ThreadPool)

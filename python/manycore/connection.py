@@ -151,6 +151,10 @@ class _ConnectionBase(ConnectionEnd):
             finally:
                 self._handle = None
 
+    def _detach(self) -> None:
+        """Let go of the descriptor, which stays open."""
+        self._handle = None
+
     def send_bytes(self, buf: Buffer, offset: int = 0, size: int | None = None) -> None:
         """Send the bytes of a bytes-like object, or `size` of them from `offset` on, as one message."""
         self._check_closed()
@@ -243,8 +247,28 @@ class _ConnectionBase(ConnectionEnd):
         raise NotImplementedError
 
 
-class Connection(_ConnectionBase):
+_STEPS = ("_send", "_recv", "_send_bytes", "_recv_bytes", "_poll")
+_METHODS = ("send", "send_bytes", "recv", "recv_bytes", "recv_bytes_into", "poll")
+
+
+class _ConnectionType(type):
+    """Sees when a program puts a step of its own into a class of connections: the methods are made of steps then."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in _STEPS:
+            cls._use_steps()
+
+    def _use_steps(cls) -> None:
+        for method in _METHODS:
+            if getattr(cls, method) is getattr(ConnectionEnd, method):
+                setattr(cls, method, getattr(_ConnectionBase, method))
+
+
+class Connection(_ConnectionBase, metaclass=_ConnectionType):
     """One end of a pipe, or of a connection between a `Listener` and a `Client`."""
+
+    _read, _write = staticmethod(os.read), staticmethod(os.write)
 
     # The compiled methods do it all at once. A subclass that has a step of its own gets the methods made of steps.
     send = ConnectionEnd.send
@@ -257,9 +281,7 @@ class Connection(_ConnectionBase):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if any(getattr(cls, step) is not getattr(Connection, step) for step in _STEPS):
-            for method in _METHODS:
-                if getattr(cls, method) is getattr(ConnectionEnd, method):
-                    setattr(cls, method, getattr(_ConnectionBase, method))
+            cls._use_steps()
 
     def _close(self, _close: Callable[[int], None] = os.close) -> None:
         _close(self._handle)  # type: ignore[arg-type]
@@ -307,10 +329,6 @@ class Connection(_ConnectionBase):
         return bool(wait([self], timeout))
 
 
-_STEPS = ("_send", "_recv", "_send_bytes", "_recv_bytes", "_poll")
-_METHODS = ("send", "send_bytes", "recv", "recv_bytes", "recv_bytes_into", "poll")
-
-
 def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
     """Return the two ends of a pipe.
 
@@ -353,7 +371,7 @@ class SocketListener:
         """Wait for a client and return the connection with it."""
         client, self._last_accepted = self._socket.accept()
         client.setblocking(True)
-        return Connection(client.detach())
+        return Connection.__new__(Connection)._take(client)
 
     def close(self) -> None:
         """Close the socket and remove its file."""
@@ -436,7 +454,7 @@ def SocketClient(address: Any) -> Connection:
     with socket.socket(getattr(socket, address_type(address))) as client:
         client.setblocking(True)
         client.connect(address)
-        return Connection(client.detach())
+        return Connection.__new__(Connection)._take(client)
 
 
 def Client(address: Any, family: str | None = None, authkey: bytes | None = None) -> Connection:
@@ -472,6 +490,10 @@ class ConnectionWrapper:
         self._loads = loads
         for name in ("fileno", "close", "poll", "recv_bytes", "send_bytes"):
             setattr(self, name, getattr(conn, name))
+
+    @property
+    def _owed(self) -> int:
+        return self._conn._owed
 
     def send(self, obj: Any) -> None:
         """Send an object."""
@@ -521,6 +543,7 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
     """
     import select
 
+    timeout = util.limit(timeout)
     poller = select.poll()
     objects: dict[int, Any] = {}
     for obj in object_list:
@@ -532,8 +555,8 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        # poll() takes a C int of milliseconds. Rounded up, never to wake early.
-        ready = poller.poll(None if left is None else min(-(-left * 1000 // 1), 1e9))
+        # poll() takes a C int of milliseconds: longer waits are made of several. Rounded up, never to wake early.
+        ready = poller.poll(None if left is None else -(-min(left, 1e6) * 1000 // 1))
         if ready or left == 0.0 or not (objects or left):
             return [objects[fd] for fd, _ in ready]
 
@@ -567,3 +590,11 @@ def rebuild_connection(df: Any, readable: bool, writable: bool) -> Connection:
 
 
 reduction.register(Connection, reduce_connection)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        from ._names import find
+
+        return find(__name__, name)

@@ -47,8 +47,12 @@ class WorkerLost(ProcessError):
     """A worker ended while it was running a task, so the task has no result.
 
     `pid` is the worker's; `exitcode` its exit code, or minus the number of the signal that ended it; `signal` that
-    signal's name, or None if it exited by itself; `task` says what it was running, or is None if that is not known.
+    signal's name, or None if it exited by itself; `task` says what it was running, or is None if that is not known;
+    `traceback` is the Python stack of the worker at its end, as text, or None if the worker could not write it down
+    (SIGKILL leaves no time for that).
     """
+
+    traceback: str | None = None
 
     def __init__(
         self, pid: int | None, exitcode: int | None = None, signal: str | None = None, task: str | None = None
@@ -70,7 +74,37 @@ class WorkerLost(ProcessError):
             cause = f"exited with code {self.exitcode}"
         else:
             cause = "ended for an unknown reason"
-        return f"worker process {self.pid} {cause} while it was running {self.task or 'a task'}"
+        return f"worker process {self.pid} {cause} while it was running {self.task or 'a task'}{self._where()}"
+
+    def _where(self) -> str:
+        return "" if self.traceback is None else f"\n\n{self.traceback}"
+
+
+class TaskTimeout(WorkerLost):
+    """A task ran longer than its `task_timeout`, so its worker was ended.
+
+    `limit` is that time in seconds; `pid`, `task` and `traceback` are those of `WorkerLost`.
+    """
+
+    def __init__(self, pid: int | None, limit: float | None = None, task: str | None = None) -> None:
+        super().__init__(pid, task=task)
+        self.args = (pid, limit, task)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        limit = "its time limit" if self.limit is None else f"its limit of {self.limit:g} s"
+        return f"{self.task or 'a task'} ran longer than {limit}, so worker process {self.pid} was ended{self._where()}"
+
+
+class TaskCancelled(ProcessError):
+    """A task has no result because it was cancelled. `task` says which."""
+
+    def __init__(self, task: str | None = None) -> None:
+        super().__init__(task)
+        self.task = task
+
+    def __str__(self) -> str:
+        return f"{self.task or 'a task'} was cancelled"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -85,6 +119,8 @@ class BaseContext:
     TimeoutError = TimeoutError
     AuthenticationError = AuthenticationError
     WorkerLost = WorkerLost
+    TaskTimeout = TaskTimeout
+    TaskCancelled = TaskCancelled
 
     Process: type[process.BaseProcess]
     _name = ""
@@ -124,11 +160,12 @@ class BaseContext:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        **options: Any,
     ) -> pool.Pool:
-        """Return a pool of worker processes. See `manycore.pool.Pool`."""
+        """Return a pool of worker processes. See `manycore.pool.Pool`, also for the options."""
         from .pool import Pool
 
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context(), **options)
 
     def Queue(self, maxsize: int = 0) -> queues.Queue:
         """Return a queue of objects. See `manycore.queues.Queue`."""
@@ -294,7 +331,12 @@ def __getattr__(name: str) -> Any:
         from . import reduction
 
         return reduction
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__path__":  # every `from ... import ...` asks
+        raise AttributeError(name)
+
+    from ._names import find
+
+    return find(__name__, name)
 
 
 class Process(process.BaseProcess):
@@ -316,8 +358,8 @@ class DefaultContext(BaseContext):
 
     Process = Process
 
-    def __init__(self, context: BaseContext) -> None:
-        self._default_context = context
+    def __init__(self, context: BaseContext | None = None) -> None:
+        self._default_context = _platform_default() if context is None else context
         self._actual_context: BaseContext | None = None
 
     def get_context(self, method: str | None = None) -> BaseContext:
@@ -334,6 +376,10 @@ class DefaultContext(BaseContext):
         Raises RuntimeError if it was chosen or used before, ValueError if there is no such method.
         """
         if self._actual_context is not None and not force:
+            importing = getattr(process.current_process(), "_inheriting", False)
+            if importing and hasattr(sys.modules["__mp_main__"], "_manycore_ends_at"):
+                # A child that imports a main module without a guard uses the method that it was started by.
+                return
             raise RuntimeError("context has already been set: a process was started, or the method chosen, before")
         self._actual_context = None if method is None else self.get_context(method)
 
@@ -415,12 +461,18 @@ _concrete_contexts: dict[str, BaseContext] = {
     "spawn": SpawnContext(),
     "forkserver": ForkServerContext(),
 }
-_default_context = DefaultContext(_concrete_contexts["forkserver" if sys.version_info >= (3, 14) else "fork"])
 
 
-def _force_start_method(method: str) -> None:
-    """Make a child use the start method it was started by, whatever its program has chosen."""
-    _default_context._actual_context = _concrete_contexts[method]
+def _platform_default() -> BaseContext:
+    return _concrete_contexts["forkserver" if sys.version_info >= (3, 14) else "fork"]
+
+
+_default_context = DefaultContext()
+
+
+def _force_start_method(method: str | None) -> None:
+    """Make a child use the start method it was started by, whatever its program has chosen; None: "not chosen"."""
+    _default_context._actual_context = None if method is None else _concrete_contexts[method]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -441,6 +493,15 @@ def set_spawning_popen(popen: Any) -> None:
     theirs = sys.modules.get("multiprocessing.context")
     if theirs is not None and theirs is not sys.modules[__name__]:
         theirs.set_spawning_popen(popen)
+
+
+def keep_for_child(popen: Any, obj: object) -> None:
+    """Hold `obj` until the process that `popen` starts has ended; or as long as `popen` lives, if that is not ours."""
+    keep = getattr(popen, "keep_for_child", None)
+    if keep is not None:
+        keep(obj)
+    elif hasattr(popen, "__dict__"):
+        popen.__dict__.setdefault("_kept", []).append(obj)
 
 
 def assert_spawning(obj: object) -> None:

@@ -8,24 +8,31 @@ to and no file. A message is one packet. The parent's: a header, then the prepar
 zygote was started, then the pickled process object; with it the descriptors for the child. The zygote's: the child's
 number and pidfd, or an error. A child's exit status goes through a pipe of its own, because it may be asked for by
 any thread at any time.
+
+A zygote that is killed is replaced, and the request goes to the new one. The old one may have forked a child before it
+could say so, and a process runs once. So with each request goes a *claim*, an eventfd with a value that is there once:
+the child takes it before it does anything, and leaves its number there. A parent that takes it first may ask again, and
+the child, which finds nothing, ends; a parent that finds a number has its child.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _socket
-import _thread
 import errno
+import io
 import os
 import struct
 import sys
+import time
 
 from . import _descriptors, process, reduction, spawn, util
+from ._locks import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import IO, Any
 
 __all__ = ["ensure_running", "get_inherited_fds", "set_forkserver_preload"]
 
@@ -36,10 +43,18 @@ HAS_LIFELINE = 1
 BODY_IN_FILE = 2
 # A larger body goes into a memory file: a packet must fit the socket's buffer.
 LARGEST_PACKET = 1 << 16
-# The kernel passes at most 253 descriptors with one message; up to three are ours.
-MAXFDS_TO_SEND = 250
-# How often a zygote that dies under our hands is replaced before we give up.
+# The kernel passes at most 253 descriptors with one message; up to four are ours.
+MAXFDS_TO_SEND = 249
+# How often a zygote that ends under our hands, by its own error, is replaced before we give up.
 ATTEMPTS = 3
+# The same for one that is killed, by the system for want of memory as a rule: after a growing pause, 4 seconds in all,
+# as what it was killed for may be over by then.
+KILLS = 12
+# The value of a claim that nobody has taken; no process has this number.
+UNCLAIMED = 1 << 31
+# Milliseconds in which a child that has taken the claim leaves its number: it does nothing in between.
+CLAIMING = 2000
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 
 
 class ForkServer:
@@ -53,7 +68,7 @@ class ForkServer:
 
     def _forget(self) -> None:
         """Have no zygote; also in a forked child, whose copies of the descriptors are closed already."""
-        self._lock = _thread.RLock()
+        self._lock = RLock()
         self._forkserver_pid: int | None = None
         self._sock: _socket.socket | None = None
         self._lifeline: int | None = None
@@ -103,18 +118,32 @@ class ForkServer:
                 f"{len(fds)} descriptors in the arguments of a process; at most {MAXFDS_TO_SEND} can travel"
             )
         with self._lock:
-            for _ in range(ATTEMPTS):
+            errors = kills = 0
+            while errors < ATTEMPTS and kills < KILLS:
                 self._ensure_running(preparation)
+                claim = os.eventfd(UNCLAIMED, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                util.make_private(claim)
                 try:
-                    return self._request(preparation, pickled, fds, status_end, lifeline)
+                    return self._request(preparation, pickled, fds, [status_end, claim], lifeline)
                 except (BrokenPipeError, ConnectionResetError, EOFError):
-                    self._stop_unlocked()
+                    killed = self._stop_unlocked()
+                    pid = _take_claim(claim)
+                    if pid is not None:
+                        return pid, _watch_orphan(pid)
+                    if killed:
+                        time.sleep(min(FIRST_PAUSE * 2**kills, LONGEST_PAUSE))
+                        kills += 1
+                    else:
+                        errors += 1
                 except ConnectionRefusedError:
                     # It could not preload. The next attempt begins afresh: the program may have changed its mind.
                     self._stop_unlocked()
                     raise
+                finally:
+                    util.close_fds(claim)
+        how = "was killed" if kills else "died"
         raise ConnectionError(
-            f"the forkserver process died {ATTEMPTS} times while it was starting a child; "
+            f"the forkserver process {how} {max(kills, errors)} times while it was starting a child; "
             f"it runs {os.fsdecode(spawn.get_executable())!r} "
             f"and preloads {', '.join(self._preload_modules) or 'nothing'}"
         )
@@ -124,13 +153,13 @@ class ForkServer:
         preparation: dict[str, Any],
         pickled: memoryview,
         fds: Sequence[int],
-        status_end: int,
+        own: Sequence[int],
         lifeline: int | None,
     ) -> tuple[int, int]:
         changed = {key: value for key, value in preparation.items() if self._prepared.get(key) != value}
         prepared = reduction.pickle.dumps(changed)
         self._last_request += 1
-        flags, sent, body_fd = 0, [status_end], None
+        flags, sent, body_fd = 0, [*own], None
         parts: list[bytes | memoryview] = [prepared, pickled]
         try:
             if lifeline is not None:
@@ -183,7 +212,8 @@ class ForkServer:
         self._launch(preparation)
 
     def _launch(self, preparation: dict[str, Any]) -> None:
-        prepared = {key: value for key, value in preparation.items() if key != "name"}
+        # What is this child's alone is not the zygote's.
+        prepared = {key: value for key, value in preparation.items() if key not in ("name", "dir_fd")}
         with _descriptors.fd_lock:
             ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             util.make_private(ours.fileno(), its.fileno())
@@ -225,7 +255,9 @@ class ForkServer:
         with self._lock:
             self._stop_unlocked()
 
-    def _stop_unlocked(self) -> None:
+    def _stop_unlocked(self) -> bool:
+        """As `_stop`. Returns whether a signal has ended the zygote: if it had ended before, not one of ours."""
+        killed = False
         if self._sock is not None:
             util.close_fds(self._sock.detach())
             self._sock = None
@@ -234,10 +266,11 @@ class ForkServer:
             self._lifeline = None
         if self._forkserver_pid is not None:
             try:
-                os.waitpid(self._forkserver_pid, 0)
+                killed = os.WIFSIGNALED(os.waitpid(self._forkserver_pid, 0)[1])
             except ChildProcessError:
                 pass
             self._forkserver_pid = None
+        return killed
 
 
 def _rights(fds: Sequence[int]) -> tuple[int, int, bytes]:
@@ -248,6 +281,46 @@ def _receive(sock: Any, size: int, n_fds: int) -> tuple[memoryview, list[int], b
     """Receive one packet: its bytes, its descriptors, and whether some of these got lost for want of room."""
     message, ancillary, flags, _ = sock.recvmsg(size, _socket.CMSG_SPACE(4 * n_fds), _socket.MSG_CMSG_CLOEXEC)
     return memoryview(message), reduction.unpack_fds(ancillary), bool(flags & _socket.MSG_CTRUNC)
+
+
+def _take_claim(claim: int) -> int | None:
+    """Return the number of the child that has taken a claim, or None; then none will take it."""
+    import select
+
+    poller = select.poll()
+    poller.register(claim, select.POLLIN)
+    while poller.poll(CLAIMING):
+        try:
+            value = os.eventfd_read(claim)
+        except BlockingIOError:
+            # The child was faster, and is about to leave its number.
+            continue
+        return None if value == UNCLAIMED else value
+    raise ChildProcessError(errno.ECHILD, "a new process did not say its number, and the forkserver was killed")
+
+
+def _watch_orphan(pid: int) -> int:
+    """Return a pidfd of a child whose zygote is gone: nobody will tell its exit status."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise ChildProcessError(
+            errno.ECHILD, f"the new process {pid} has ended, nobody knows how: the forkserver was killed before"
+        ) from None
+    except OSError:
+        # It cannot be watched, so it is not wanted.
+        os.kill(pid, _signal.SIGKILL)
+        raise
+
+
+def _claim(claim: int) -> bool:
+    """Take a claim, in the child. Returns whether it was there."""
+    try:
+        os.eventfd_read(claim)
+    except BlockingIOError:
+        return False
+    os.eventfd_write(claim, os.getpid())
+    return True
 
 
 def _kill(pidfd: int) -> None:
@@ -373,7 +446,7 @@ class _Zygote:
 
     def _answer(self) -> bool:
         """Serve one request. Returns whether there may be another."""
-        message, fds, truncated = _receive(self._sock, LARGEST_PACKET + REQUEST.size, MAXFDS_TO_SEND + 3)
+        message, fds, truncated = _receive(self._sock, LARGEST_PACKET + REQUEST.size, MAXFDS_TO_SEND + 4)
         if not message:
             return False
         number, flags, prepared_size = REQUEST.unpack_from(message)
@@ -437,27 +510,29 @@ class _Zygote:
 
         from .popen_fork import hang_on
 
+        if not _claim(fds[0]):
+            # The parent has taken the claim: another child runs in the place of this one.
+            return 0
+        util.close_fds(fds.pop(0))
         self._sock.detach()
         _signal.signal(_signal.SIGINT, self._on_interrupt)
         _signal.signal(_signal.SIGCHLD, self._on_child)
         gc.enable()
         if flags & HAS_LIFELINE:
             hang_on(fds.pop(0))
-        if flags & BODY_IN_FILE:
-            with open(fds.pop(0), "rb") as file:
-                body = memoryview(file.read())
-        _forkserver._inherited_fds = fds
-        util.make_private(self._owner)
-        child = self._unpack(body, prepared_size)
+        with open(fds.pop(0), "rb") if flags & BODY_IN_FILE else io.BytesIO(body) as file:
+            _forkserver._inherited_fds = fds
+            util.make_private(self._owner)
+            child = self._unpack(file, prepared_size)
         del body
         return child._bootstrap(self._owner)
 
-    def _unpack(self, body: memoryview, prepared_size: int) -> process.BaseProcess:
+    def _unpack(self, file: IO[bytes], prepared_size: int) -> process.BaseProcess:
         current = process.current_process()
         current._inheriting = True  # type: ignore[attr-defined]
         try:
-            spawn.prepare({**self._unprepared, **reduction.pickle.loads(body[:prepared_size])})
-            return reduction.pickle.loads(body[prepared_size:])
+            data = {**self._unprepared, **reduction.pickle.loads(file.read(prepared_size))}
+            return spawn.take_on(data, file)
         finally:
             del current._inheriting  # type: ignore[attr-defined]
 
@@ -468,3 +543,13 @@ os.register_at_fork(after_in_child=_forkserver._forget_in_child)
 ensure_running = _forkserver.ensure_running
 get_inherited_fds = _forkserver.get_inherited_fds
 set_forkserver_preload = _forkserver.set_forkserver_preload
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

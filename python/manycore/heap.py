@@ -13,7 +13,7 @@ import threading
 from bisect import bisect_left, insort
 from collections import deque
 
-from . import reduction, util
+from . import _memory, reduction, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Arena:
         if fd == -1:
             fd = os.memfd_create("manycore-arena")
             try:
-                os.ftruncate(fd, size)
+                _memory.reserve(fd, size)
             except BaseException:
                 os.close(fd)
                 raise
@@ -98,7 +98,8 @@ class Heap:
     def malloc(self, size: int) -> Block:
         """Return a block of at least `size` bytes, with whatever was in it before.
 
-        Raises TypeError or ValueError for what is no size, OverflowError for one that no machine has.
+        Raises TypeError or ValueError for what is no size, OverflowError for one that no machine has, OSError with
+        ENOMEM for more than is free.
         """
         if size < 0:
             raise ValueError(f"Size {size:n} out of range")
@@ -207,3 +208,13 @@ class BufferWrapper:
         """Return a writable view of the block."""
         (arena, start, _), size = self._state
         return memoryview(arena.buffer)[start : start + size]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

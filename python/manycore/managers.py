@@ -1,6 +1,7 @@
 """Objects that live in a process of their own, a manager's, and that others use by proxies, also from other machines.
 
-The server is in `_manager_server`, the proxies in `_manager_proxies`, what they say to each other in `_manager_wire`.
+The server is in `_manager_server`, the proxies in `_manager_proxies`, those of a `SyncManager` in
+`_manager_types`, what they say to each other in `_manager_wire`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,27 @@ import array
 import queue
 import threading
 
-from . import _manager_proxies, _manager_server, _manager_wire, connection, context, process, reduction, util
-from ._manager_proxies import (
+from . import (
+    _manager_proxies,
+    _manager_server,
+    _manager_types,
+    _manager_wire,
+    connection,
+    context,
+    process,
+    reduction,
+    util,
+)
+from ._manager_proxies import AutoProxy, BaseProxy, State
+from ._manager_proxies import MakeProxyType as MakeProxyType
+from ._manager_proxies import ProcessLocalSet as ProcessLocalSet
+from ._manager_proxies import RebuildProxy as RebuildProxy
+from ._manager_server import Server, SharedMemoryServer
+from ._manager_server import _SharedMemoryTracker as _SharedMemoryTracker
+from ._manager_types import (
     AcquirerProxy,
     ArrayProxy,
-    AutoProxy,
     BarrierProxy,
-    BaseProxy,
     ConditionProxy,
     DictProxy,
     EventProxy,
@@ -24,19 +39,13 @@ from ._manager_proxies import (
     NamespaceProxy,
     PoolProxy,
     SetProxy,
-    State,
     ValueProxy,
 )
-from ._manager_proxies import BaseDictProxy as BaseDictProxy
-from ._manager_proxies import BaseListProxy as BaseListProxy
-from ._manager_proxies import BasePoolProxy as BasePoolProxy
-from ._manager_proxies import BaseSetProxy as BaseSetProxy
-from ._manager_proxies import MakeProxyType as MakeProxyType
-from ._manager_proxies import ProcessLocalSet as ProcessLocalSet
-from ._manager_proxies import RebuildProxy as RebuildProxy
-from ._manager_server import Server, SharedMemoryServer
-from ._manager_server import _SharedMemoryTracker as _SharedMemoryTracker
-from ._manager_wire import Anchor, Token, anchor_of, dispatch, listener_client
+from ._manager_types import BaseDictProxy as BaseDictProxy
+from ._manager_types import BaseListProxy as BaseListProxy
+from ._manager_types import BasePoolProxy as BasePoolProxy
+from ._manager_types import BaseSetProxy as BaseSetProxy
+from ._manager_wire import Anchor, Token, anchor_of, dispatch, listener_client, new_local, request
 from ._manager_wire import RemoteError as RemoteError
 from ._manager_wire import all_methods as all_methods
 from ._manager_wire import convert_to_error as convert_to_error
@@ -61,17 +70,26 @@ def _adopt(*homes: ModuleType) -> None:
                 thing.__module__ = __name__
 
 
-_adopt(_manager_wire, _manager_server, _manager_proxies)
+_adopt(_manager_wire, _manager_server, _manager_proxies, _manager_types)
 
 
-def _as_list(view: Iterable[Any]) -> tuple[Any, ...]:
-    return list, (list(view),)
+HAS_SHMEM = True
+
+
+def reduce_array(a: array.array[Any]) -> tuple[Any, ...]:
+    """Reduce an array for a pickler, as one of items of its type."""
+    return array.array, (a.typecode, a.tobytes())
+
+
+def rebuild_as_list(obj: Iterable[Any]) -> tuple[Any, ...]:
+    """Reduce anything that can be iterated over for a pickler, as a list."""
+    return list, (list(obj),)
 
 
 # Views of a dict arrive as lists.
 view_types = [type(view) for view in ({}.items(), {}.keys(), {}.values())]
 for view_type in view_types:
-    reduction.register(view_type, _as_list)
+    reduction.register(view_type, rebuild_as_list)
 
 
 class BaseManager:
@@ -106,6 +124,8 @@ class BaseManager:
         self._Listener, self._Client = listener_client[serializer]
         self._ctx = ctx or context._default_context.get_context()
         self._shutdown_timeout = shutdown_timeout
+        # The connections of the threads for what is asked of the server itself.
+        self._tls = new_local()
         self._process: process.BaseProcess | None = None
 
     def get_server(self) -> Server:
@@ -146,6 +166,11 @@ class BaseManager:
                 raise EOFError(
                     f"the process of the manager ended before it served, with exit code {child.exitcode}"
                 ) from None
+            except BaseException:
+                # Interrupted: nobody would ever end it.
+                child.kill()
+                child.join()
+                raise
         if isinstance(address, OSError):
             child.join()
             raise address
@@ -162,13 +187,13 @@ class BaseManager:
         settings = self._registry, self._address, self._authkey, self._serializer, writer, initializer, initargs
         child: process.BaseProcess = self._ctx.Process(target=type(self)._run_server, args=settings)
         child.name = f"{type(self).__name__}-{':'.join(map(str, child._identity))}"
-        # Gone with us, however we end; but a pool in it has children.
+        # Gone with us, however we end.
         child.daemon = True
-        child._config["pool_worker"] = True
         return child
 
     def _be_started(self) -> None:
         self._state.value = State.STARTED
+        # So that references taken one after the other go over one connection.
         self._anchor = anchor_of(self._address, self._serializer, self._authkey)
 
     def _check_initial(self) -> None:
@@ -211,8 +236,13 @@ class BaseManager:
         """Have an object made, and return its token and its exposed methods."""
         if self._state.value != State.STARTED:
             raise AssertionError("server not yet started")
-        ident, exposed = self._anchor.request("create", (typeid, *args), kwds)
+        ident, exposed = self._request("create", (typeid, *args), kwds)
         return Token(typeid, self._address, ident), exposed
+
+    def _disconnect(self) -> None:
+        conn = self._tls.__dict__.pop("connection", None)
+        if conn is not None:
+            conn.close()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the server's process has ended, for `timeout` seconds at most."""
@@ -223,11 +253,14 @@ class BaseManager:
 
     def _debug_info(self) -> str:
         """Return text about each shared object."""
-        return self._anchor.request("debug_info")
+        return self._request("debug_info")
 
     def _number_of_objects(self) -> int:
         """Return how many shared objects there are."""
-        return self._anchor.request("number_of_objects")
+        return self._request("number_of_objects")
+
+    def _request(self, name: str, args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
+        return request(self._tls, (self._address, self._serializer, self._authkey), name, args, kwds)
 
     def __enter__(self) -> BaseManager:
         if self._state.value == State.INITIAL:
@@ -270,7 +303,7 @@ class BaseManager:
         conn = local and local[0].__dict__.pop("connection", None)
         if conn:
             conn.close()
-        _manager_wire.close_anchors(address)
+        _manager_wire.close_all(address)
 
     @property
     def address(self) -> Any:
@@ -311,12 +344,16 @@ class BaseManager:
 def _creator(typeid: str, proxytype: Any) -> Callable[..., Any]:
     def create(self: BaseManager, /, *args: Any, **kwds: Any) -> Any:
         util.debug("requesting creation of a shared %r object", typeid)
-        token, exposed = self._create(typeid, *args, **kwds)
         try:
-            return proxytype(token, self._serializer, manager=self, authkey=self._authkey, exposed=exposed)
-        finally:
+            token, exposed = self._create(typeid, *args, **kwds)
+            proxy = proxytype(token, self._serializer, manager=self, authkey=self._authkey, exposed=exposed)
             # The reference that the server took for us; the proxy has its own.
-            self._anchor.give_back(token.id)
+            self._request("decref", (token.id,))
+        except BaseException:
+            # It is on the account of this connection.
+            self._disconnect()
+            raise
+        return proxy
 
     create.__name__ = typeid
     create.__doc__ = f"Return a proxy of a new shared object of type {typeid!r}."
@@ -426,7 +463,28 @@ class SharedMemoryManager(BaseManager):
 
     def _track(self, segment: SharedMemory) -> None:
         try:
-            self._anchor.request("track_segment", (segment.name,))
+            self._request("track_segment", (segment.name,))
         except BaseException:
             segment.unlink()
             raise
+
+
+# What there is before a program registers anything.
+_OWN = {kind: dict(kind._registry) for kind in (BaseManager, SyncManager)}
+
+
+def _let_go() -> None:
+    """Forget the types of the program's own: see `util._let_go`."""
+    for kind, own in _OWN.items():
+        kind._registry.clear()
+        kind._registry.update(own)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

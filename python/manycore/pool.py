@@ -6,22 +6,21 @@ thread stands between a caller and the workers; a pool starts one, its keeper, w
 
 from __future__ import annotations
 
-import _thread
 import os
-import time
 import warnings
-import weakref
 from itertools import islice
 
-from . import _engine, _worker, util
+from . import _engine, _options, _pool_parts, _worker, util
+from ._crew import Crew
 from ._postpone import Postponed
 from ._remote import MaybeEncodingError, RemoteTraceback
+from ._remote import TimeoutError as TimeoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Any
+    from typing import Any, Unpack
 
     from ._threads import ThreadPool
     from .context import BaseContext
@@ -39,14 +38,14 @@ TERMINATE = "TERMINATE"
 # run dry with the smallest tasks, few enough that an endless input costs little.
 WINDOW = 1024
 
-# Seconds a terminated worker has before it is killed: it may ignore SIGTERM, and nobody may hang for that.
-PATIENCE = 1.0
+if TYPE_CHECKING:
+    ApplyResult = _engine.ApplyResult
+    AsyncResult = ApplyResult
+    MapResult = ApplyResult
+    IMapIterator = _engine.IMapIterator
+    IMapUnorderedIterator = IMapIterator
 
-ApplyResult = _engine.ApplyResult
-AsyncResult = ApplyResult
-MapResult = ApplyResult
-IMapIterator = _engine.IMapIterator
-IMapUnorderedIterator = IMapIterator
+HOOKED = "a pool of which the program has replaced a part has the standard package's options and no others"
 
 # Inputs that a caller may pull itself while it waits for results: to ask them for an item cannot block.
 _IMMEDIATE = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
@@ -54,152 +53,15 @@ _IMMEDIATE = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 __all__ += ["ApplyResult", "AsyncResult", "IMapIterator", "MapResult", "MaybeEncodingError", "RemoteTraceback"]
 
 
-# Pools of this process whose results may be views of shared memory.
-_cores: weakref.WeakSet[_engine.Core] = weakref.WeakSet()
+def mapstar(args: tuple[Callable[..., Any], Iterable[Any]]) -> list[Any]:
+    """Run one chunk of a map: a function and the items to call it with."""
+    return list(map(*args))
 
 
-def _before_fork() -> None:
-    """Make received arrays this process's own, so that a forked child gets copies and not the same memory."""
-    for core in list(_cores):
-        core.before_fork()
-
-
-os.register_at_fork(before=_before_fork)
-
-
-class _Crew:
-    """The worker processes of one pool, apart from it so that an unused pool can be collected."""
-
-    def __init__(
-        self,
-        make_process: Callable[..., BaseProcess],
-        size: int,
-        initializer: Callable[..., object] | None,
-        initargs: Iterable[Any],
-        maxtasksperchild: int | None,
-    ) -> None:
-        # A third of what the package would take to import. But not later than here: the interpreter takes the first
-        # thread that imports it for the main one, and that makes the pools as a rule.
-        import threading
-
-        self.make_process = make_process
-        self.size = size
-        self.arguments = (initializer, initargs, maxtasksperchild)
-        self.processes: list[BaseProcess] = []
-        self.by_seat: dict[int, BaseProcess] = {}
-        self.keeper: threading.Thread | None = None
-        self.keeper_lock = threading.Lock()
-        # Held while workers are started; again by the same thread, when a collection ends another pool's life in it.
-        self.roster = threading.RLock()
-        self.hiring = True
-        self.owner = os.getpid()
-        # The engine keeps the callback, and must not keep the crew that keeps the engine.
-        this = weakref.ref(self)
-
-        def on_exit(seat: int) -> None:
-            crew = this()
-            if crew is not None:
-                crew.on_exit(seat)
-
-        self.core = _engine.Core(size, on_exit)
-        _cores.add(self.core)
-
-    def hire(self) -> None:
-        """Start a worker in an empty seat."""
-        # Ctrl-C reaches a worker only when it is ready for it: interrupted in its start, each would print a traceback.
-        # And it comes through here only when the worker is known to us.
-        with Postponed() as postponed:
-            seat = self.core.take_seat()
-            process = None
-            try:
-                place = _worker.Seat(self.core, seat, postponed.was_blocked)
-                process = self.make_process(target=_worker.main, args=(place, *self.arguments))
-                process.name = process.name.replace("Process", "PoolWorker")
-                process.daemon = True
-                # A pool's worker may have pools of its own; their lifelines end with it.
-                # A stand-in that a subclass gives may not have the attribute.
-                getattr(process, "_config", {})["pool_worker"] = True
-                process.start()
-                self.by_seat[seat] = process
-                self.processes.append(process)
-                assert process.pid is not None
-                self.core.enlist(seat, process.pid, process.sentinel)
-            except BaseException:
-                self.by_seat.pop(seat, None)
-                if getattr(process, "_popen", None) is not None:
-                    process.kill()  # type: ignore[union-attr]
-                    process.join()  # type: ignore[union-attr]
-                if process in self.processes:
-                    self.processes.remove(process)
-                self.core.leave_seat(seat)
-                raise
-
-    def on_exit(self, seat: int) -> None:
-        """Bury the worker of `seat`, which has ended, and start another where there is work for it."""
-        # Ctrl-C may end this anywhere; it is then called again for the same seat, so what marks it as done comes last,
-        # and another worker may sit there by then.
-        process = self.by_seat.get(seat)
-        exitcode = None
-        if process is not None:
-            process.join(0)
-            exitcode = process.exitcode
-            if exitcode is None:
-                return
-            # A stand-in that a subclass gives may not have the attribute.
-            if getattr(getattr(process, "_popen", None), "status_lost", False):
-                exitcode = None
-        go_on = self.core.bury(seat, exitcode)
-        self.by_seat.pop(seat, None)
-        self.processes[:] = [process for process in self.processes if process in self.by_seat.values()]
-        if go_on:
-            self.refill()
-
-    def refill(self) -> None:
-        """Start workers for empty seats where there is work for them."""
-        # Two threads may see deaths at once, and a worker that is being started sits in no seat yet.
-        with self.roster:
-            while len(self.by_seat) < self.size and (self.hiring or self.core.has_waiting):
-                try:
-                    self.hire()
-                except OSError:
-                    # With fewer workers the rest is done all the same, and the next one that ends is another chance;
-                    # with none it never would be.
-                    if not self.processes:
-                        self.core.terminate()
-                        raise
-                    return
-
-    def terminate(self) -> None:
-        """Answer what is open, and end every worker; one that ignores SIGTERM is killed after `PATIENCE` seconds."""
-        if self.owner != os.getpid():
-            return
-        with self.roster:
-            self.hiring = False
-            self.core.terminate()
-        for process in list(self.processes):
-            process.terminate()
-        deadline = time.monotonic() + PATIENCE
-        for process in list(self.processes):
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.exitcode is None:
-                process.kill()
-        self.join()
-        self.dismiss_keeper()
-
-    def dismiss_keeper(self) -> None:
-        """End the keeper and wait for it: no thread of ours may be left when the interpreter goes."""
-        self.core.stop()
-        keeper = self.keeper
-        if keeper is not None and keeper.ident != _thread.get_ident():
-            keeper.join()
-
-    def join(self) -> None:
-        """Wait for every worker to end."""
-        for process in list(self.processes):
-            process.join()
-        self.core.watch()
-        if not self.processes:
-            self.core.retire()
+def starmapstar(args: tuple[Callable[..., Any], Iterable[Iterable[Any]]]) -> list[Any]:
+    """Run one chunk of a starmap: a function and the tuples of arguments to call it with."""
+    function, items = args
+    return [function(*item) for item in items]
 
 
 class Pool:
@@ -208,7 +70,20 @@ class Pool:
     `processes` is the number of workers (default: the processors this process may use); each calls
     `initializer(*initargs)` when it starts, and is replaced after `maxtasksperchild` tasks (default: never). `context`
     says how they are started.
+
+    Beyond the standard package: `task_timeout` is the time in seconds that each call may take, also each call of a map;
+    one that takes longer fails with `TaskTimeout` and its worker is replaced. A worker can have `memory_limit` bytes of
+    its own at most: what asks for more gets MemoryError. A worker with more than `max_worker_rss` bytes of memory after
+    a task is replaced. `finalizer()` is called in a worker that ends normally.
     """
+
+    # Whether exceptions of tasks take their tracebacks along; asked by workers of a hooked pool alone.
+    _wrap_exception = True
+    _of_threads = False
+    _pool: Any = _pool_parts.Workers()
+    # What jobs want that are told nothing.
+    _options: _engine.JobOptions | None = None
+    _task_timeout: float | None = None
 
     @staticmethod
     def Process(ctx: BaseContext, *args: Any, **kwds: Any) -> BaseProcess:
@@ -222,6 +97,11 @@ class Pool:
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: BaseContext | None = None,
+        *,
+        task_timeout: float | None = None,
+        memory_limit: int | None = None,
+        max_worker_rss: int | None = None,
+        finalizer: Callable[..., object] | None = None,
     ) -> None:
         self._state = INIT
         if context is None:
@@ -241,11 +121,29 @@ class Pool:
         self._initializer = initializer
         self._initargs = initargs
         self._maxtasksperchild = maxtasksperchild
-        make, ctx = self.Process, context
-        self._crew = _Crew(
-            lambda *args, **kwds: make(ctx, *args, **kwds), processes, initializer, initargs, maxtasksperchild
+        self._task_timeout = _options.seconds("task_timeout", task_timeout)
+        self._options = None if task_timeout is None else _options.of_job({}, "Pool", self._task_timeout)
+        rules = _worker.Rules(
+            initializer,
+            initargs,
+            maxtasksperchild,
+            _options.callable_or_none("finalizer", finalizer),
+            _options.size("memory_limit", memory_limit),
+            _options.size("max_worker_rss", max_worker_rss),
         )
-        self._core = self._crew.core
+        if _pool_parts.is_hooked(type(self)) or _pool_parts.is_foreign(self._ctx.Process):
+            from ._hooked_pool import set_up
+
+            if not (task_timeout is memory_limit is max_worker_rss is finalizer is None):
+                raise TypeError(HOOKED)
+            return set_up(self)
+        make, ctx = self.Process, context
+        self._crew = Crew(lambda *args, **kwds: make(ctx, *args, **kwds), processes, rules)
+        self._core: Any = self._crew.core
+        if (type(self).apply_async, type(self)._map_async) != _ASYNC:
+            from ._pool_views import Routed
+
+            self._core = Routed(self._core, self)
         # Before there is a worker: whatever ends this, no worker is nobody's.
         self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)
         try:
@@ -255,13 +153,6 @@ class Pool:
         except BaseException:
             self._terminate()
             raise
-
-    @property
-    def _pool(self) -> list[BaseProcess]:
-        """The worker processes, as applications that reach for them expect; one that has ended is replaced first."""
-        if self._crew.owner == os.getpid():
-            self._core.watch()
-        return self._crew.processes
 
     def _repopulate_pool(self) -> None:
         """Start workers until there are `_processes`, as applications that reach for it expect."""
@@ -294,35 +185,74 @@ class Pool:
     def _keep(self) -> None:
         """Start the keeper, if there is none: somebody may stop waiting before everything is done."""
         crew = self._crew
-        if crew.keeper is not None:
+        # In a forked child the job is refused.
+        if crew.keeper is not None or crew.owner != os.getpid():
             return
-        with crew.keeper_lock, Postponed():
+        # In this order: from CPython 3.14 on, an interrupt may come between a lock's acquisition and the block that
+        # releases the lock.
+        with Postponed(), crew.keeper_lock:
             if crew.keeper is None:
                 crew.keeper = _start_thread("manycore-keeper", self._core.keep)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Jobs
 
-    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> Any:
-        """Return `func(*args, **kwds)`, run in a worker; raises what it raises."""
+    def _wishes(self, options: _options.JobOptions, verb: str) -> _engine.JobOptions | None:
+        if not options:
+            return self._options
+        if not isinstance(self._crew, Crew):
+            raise TypeError(HOOKED)
+        return _options.of_job(options, verb, self._task_timeout)
+
+    def apply(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        **options: Unpack[_options.JobOptions],
+    ) -> Any:
+        """Return `func(*args, **kwds)`, run in a worker; raises what it raises.
+
+        Every verb takes these options: `task_timeout`, the seconds that each call may take (default: the pool's);
+        `retries`, how often a call is run again whose worker was lost, or that raised one of `retry_on`; `priority`,
+        higher first; and `return_exceptions=True`, by which what a call raises becomes its result.
+        """
         if self._state != RUN:
             raise ValueError("Pool not running")
+        if options or self._options is not None:
+            # Not a subclass's, which may not know the options.
+            return Pool.apply_async(self, func, args, kwds, **options).get()
         return self._core.apply(func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None)
 
-    def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        **options: Unpack[_options.JobOptions],
+    ) -> list[Any]:
         """Return `[func(x) for x in iterable]`, run in the workers.
 
         `chunksize` items make one task; without it, tasks are sized by what they turn out to cost. When a call raises,
-        its exception is raised here after every task has been answered.
+        its exception is raised here after every task has been answered. If a worker dies, exactly the item that it was
+        running fails. Options as in `apply`.
         """
         self._check_running()
+        if options or self._options is not None:
+            return Pool.map_async(self, func, iterable, chunksize, **options).get()
         return self._core.map(func, _listed(iterable), False, self._processes, _checked(chunksize))
 
     def starmap(
-        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        **options: Unpack[_options.JobOptions],
     ) -> list:
         """Return `[func(*x) for x in iterable]`; otherwise as `map`."""
         self._check_running()
+        if options or self._options is not None:
+            return Pool.starmap_async(self, func, iterable, chunksize, **options).get()
         return self._core.map(func, _listed(iterable), True, self._processes, _checked(chunksize))
 
     def apply_async(
@@ -332,18 +262,21 @@ class Pool:
         kwds: Mapping[str, Any] | None = None,
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        **options: Unpack[_options.JobOptions],
     ) -> ApplyResult:
         """Start `func(*args, **kwds)` in a worker and return its result's handle.
 
         A callback is called by the pool's own thread, with the value or the exception, before the handle is ready.
+        Options as in `apply`. The handle can be awaited, and cancelled.
         """
         if self._state != RUN:
             raise ValueError("Pool not running")
+        wishes = self._wishes(options, "apply_async") if options else self._options
         if self._crew.keeper is None:
             self._keep()
         if type(args) is not tuple:
             args = tuple(args)
-        return self._core.apply_async(self, func, args, dict(kwds) if kwds else None, callback, error_callback)
+        return self._core.apply_async(self, func, args, dict(kwds) if kwds else None, callback, error_callback, wishes)
 
     def map_async(
         self,
@@ -352,9 +285,14 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[Any]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        **options: Unpack[_options.JobOptions],
     ) -> ApplyResult:
-        """Start `map` and return its result's handle; callbacks as in `apply_async`."""
-        return self._map_async(func, iterable, False, chunksize, callback, error_callback)
+        """Start `map` and return its result's handle; callbacks and options as in `apply_async`."""
+        if options or self._options is not None:
+            # Not a subclass's, which may not know the options.
+            wishes = self._wishes(options, "map_async")
+            return Pool._map_async(self, func, iterable, mapstar, chunksize, callback, error_callback, wishes)
+        return self._map_async(func, iterable, mapstar, chunksize, callback, error_callback)
 
     def starmap_async(
         self,
@@ -363,25 +301,35 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[Any]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        **options: Unpack[_options.JobOptions],
     ) -> ApplyResult:
-        """Start `starmap` and return its result's handle; callbacks as in `apply_async`."""
-        return self._map_async(func, iterable, True, chunksize, callback, error_callback)
+        """Start `starmap` and return its result's handle; callbacks and options as in `apply_async`."""
+        if options or self._options is not None:
+            wishes = self._wishes(options, "starmap_async")
+            return Pool._map_async(self, func, iterable, starmapstar, chunksize, callback, error_callback, wishes)
+        return self._map_async(func, iterable, starmapstar, chunksize, callback, error_callback)
 
     def _map_async(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
-        starred: bool,
-        chunksize: int | None,
-        callback: Callable[[list[Any]], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
+        mapper: Callable[..., Any],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        wishes: _engine.JobOptions | None = None,
     ) -> ApplyResult:
         self._check_running()
         self._keep()
         # A copy: the caller may change its list while chunks are still being cut from it.
         items = iterable if type(iterable) is range else tuple(iterable)
         workers, size = self._processes, _checked(chunksize)
-        return self._core.map_async(self, func, items, starred, workers, size, callback, error_callback)
+        if mapper not in (mapstar, starmapstar):
+            from ._pool_views import map_by
+
+            return map_by(self, mapper, func, items, size, callback, error_callback)
+        starred = mapper is starmapstar
+        return self._core.map_async(self, func, items, starred, workers, size, callback, error_callback, wishes)
 
     def imap(
         self,
@@ -390,13 +338,15 @@ class Pool:
         chunksize: int = 1,
         *,
         buffersize: int | None = None,
+        **options: Unpack[_options.JobOptions],
     ) -> IMapIterator:
         """Return an iterator over `func(x) for x in iterable`, in order.
 
         Input is consumed as results are taken: at most `buffersize` tasks of `chunksize` items (default: 1024) are in
-        flight or wait to be taken. `next(timeout)` raises TimeoutError when the result is not there in time.
+        flight or wait to be taken. `next(timeout)` raises TimeoutError when the result is not there in time. Options as
+        in `apply`; `async for` takes the results in an event loop.
         """
-        return self._imap(func, iterable, True, chunksize, buffersize)
+        return self._imap(func, iterable, True, chunksize, buffersize, self._wishes(options, "imap"))
 
     def imap_unordered(
         self,
@@ -405,9 +355,10 @@ class Pool:
         chunksize: int = 1,
         *,
         buffersize: int | None = None,
+        **options: Unpack[_options.JobOptions],
     ) -> IMapIterator:
         """Return an iterator over the results in the order they arrive; otherwise as `imap`."""
-        return self._imap(func, iterable, False, chunksize, buffersize)
+        return self._imap(func, iterable, False, chunksize, buffersize, self._wishes(options, "imap_unordered"))
 
     def _imap(
         self,
@@ -416,17 +367,26 @@ class Pool:
         ordered: bool,
         chunksize: int,
         buffersize: int | None,
+        wishes: _engine.JobOptions | None = None,
     ) -> IMapIterator:
         self._check_running()
         _check_imap(chunksize, buffersize)
         self._keep()
         threaded = type(iterable) not in _IMMEDIATE
         source = iter(iterable)
-        results = self._core.imap(self, func, source, ordered, chunksize, buffersize or WINDOW, threaded)
-        if threaded:
+        results = self._core.imap(self, func, source, ordered, chunksize, buffersize or WINDOW, threaded, wishes)
+        if threaded and type(results) is _engine.IMapIterator:
             feeder = _engine.Feeder(results)
             _start_thread("manycore-feeder", _feed, feeder, source)
         return results
+
+    def statistics(self) -> dict[str, float]:
+        """Return what the pool has done so far: tasks and workers by what became of them, and seconds of work.
+
+        A task is one call, or the chunk of calls that a map sends at once.
+        """
+        crew = self._crew
+        return {"workers": len(crew.processes), "workers_started": crew.started, **self._core.statistics()}
 
     # ------------------------------------------------------------------------------------------------------------------
     # The end
@@ -453,6 +413,10 @@ class Pool:
             self._core.drain()
             self._crew.join()
         self._crew.dismiss_keeper()
+
+
+_pool_parts.install(Pool)
+_ASYNC = Pool.apply_async, Pool._map_async
 
 
 def _start_thread(name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
@@ -503,4 +467,14 @@ def __getattr__(name: str) -> Any:
         from ._threads import ThreadPool
 
         return ThreadPool
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # And the results of an ordinary pool are made by the engine.
+    if name in ("ApplyResult", "AsyncResult", "MapResult", "IMapIterator", "IMapUnorderedIterator"):
+        from . import _pool_results
+
+        return getattr(_pool_results, name)
+    if name == "__path__":  # every `from ... import ...` asks
+        raise AttributeError(name)
+
+    from ._names import find
+
+    return find(__name__, name)

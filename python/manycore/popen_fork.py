@@ -4,9 +4,10 @@ A `Popen` is the parent's half of a running child: its number, the descriptor th
 Waiting is done on a pidfd, so it needs no polling, and `select` and event loops can do it too.
 
 **The lifeline.** A daemonic child must not outlive its parent, even if the parent is killed and the child is busy in
-C code. So each has a pipe: the parent holds the write end and never writes; the child has asked the kernel to signal
-its read end's events with SIGKILL. When the parent ends, however it ends, the kernel closes the write end and kills
-the child. Each child has a pipe of its own, because the request belongs to the open file, not to the descriptor.
+C code. Nor must any process that descends from a daemonic one, daemonic or not: nothing would be left that could end
+it. So each of these has a pipe: the parent holds the write end and never writes; the child has asked the kernel to
+signal its read end's events with SIGKILL. When the parent ends, however it ends, the kernel closes the write end and
+kills the child. Each child has a pipe of its own, because the request belongs to the open file, not to the descriptor.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import os
 import select
 import sys
 
-from . import util
+from . import _main_module, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from .process import BaseProcess
 
@@ -125,10 +127,13 @@ class Popen:
         try:
             util.family()
             lifeline, parent_ends = self._open_lifeline(process_obj, held)
+            whole = _main_module.before_fork()
             pid = util.fork_keeping(() if lifeline is None else (lifeline,))
             if pid == 0:
+                _main_module.after_fork(whole)
                 _run_forked(process_obj, lifeline)
             self._adopt(pid)
+            self._keep_proxies(process_obj)
         except OSError as error:
             util.close_fds(*held)
             raise OSError(error.errno, f"cannot start {process_obj._name!r} by fork: {error.strerror}") from None
@@ -136,9 +141,17 @@ class Popen:
             util.close_fds(lifeline)
         self._own(self.sentinel, *parent_ends)
 
+    def _keep_proxies(self, process_obj: BaseProcess) -> None:
+        """Hold the managers' proxies in the arguments: the child takes references of its own only when it runs."""
+        proxies = sys.modules.get(f"{__package__}._manager_proxies")
+        if proxies is not None:
+            for value in (*process_obj._args, *process_obj._kwargs.values()):
+                if isinstance(value, proxies.BaseProxy):
+                    self.keep_for_child(value)
+
     def _open_lifeline(self, process_obj: BaseProcess, held: list[int]) -> tuple[int | None, tuple[int, ...]]:
         """Return the child's end of its lifeline, None if it needs none, and the parent's, all added to `held`."""
-        if not process_obj.daemon:
+        if not process_obj._config.get("tied"):
             return None, ()
         ends = util.private_pipe()
         held += ends
@@ -168,7 +181,7 @@ class Popen:
         self.finalizer = util.Finalize(self, util.close_fds, fds)
 
     def close(self) -> None:
-        """Close the descriptors. A daemonic child that still runs is killed by this: its lifeline ends."""
+        """Close the descriptors. A child with a lifeline that still runs is killed by this: its lifeline ends."""
         if self.finalizer is not None and self._owner == os.getpid():
             self.finalizer()
 
@@ -224,3 +237,13 @@ def hang_on(lifeline: int) -> None:
     poller.register(lifeline, 0)
     if poller.poll(0):
         os._exit(UNKNOWN_EXITCODE)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

@@ -10,6 +10,8 @@ from . import context, forkserver, popen_fork, reduction, spawn, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .process import BaseProcess
 
 __all__ = ["Popen"]
@@ -52,7 +54,14 @@ class Popen(popen_fork.Popen):
         finally:
             context.set_spawning_popen(None)
         held: list[int] = []
+        directory = None
         try:
+            if "dir" not in preparation:
+                # Deleted: its name is no way to it.
+                directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                util.make_private(directory)
+                held.append(directory)
+                preparation["dir_fd"] = self.DupFd(self.duplicate_for_child(directory))
             self._status, status_end = util.private_pipe()
             held += (self._status, status_end)
             lifeline, parent_ends = self._open_lifeline(process_obj, held)
@@ -63,6 +72,8 @@ class Popen(popen_fork.Popen):
             util.close_fds(*held)
             raise
         util.close_fds(status_end)
+        if directory is not None:
+            util.close_fds(directory)
         if lifeline is not None:
             util.close_fds(lifeline)
         self._own(self.sentinel, self._status, *parent_ends)
@@ -74,3 +85,13 @@ class Popen(popen_fork.Popen):
         # End of file: the zygote was killed before it could tell.
         self.status_lost = True
         return popen_fork.UNKNOWN_EXITCODE
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

@@ -9,6 +9,8 @@ from . import context, popen_fork, reduction, spawn, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .process import BaseProcess
 
 __all__ = ["Popen"]
@@ -66,3 +68,13 @@ class Popen(popen_fork.Popen):
         if lifeline is not None:
             util.close_fds(lifeline)
         self._own(self.sentinel, *parent_ends)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

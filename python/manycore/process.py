@@ -36,7 +36,7 @@ def current_process() -> BaseProcess:
 def parent_process() -> _ParentProcess | None:
     """Return an object standing for the parent, or None in the main process.
 
-    It can be asked `is_alive()` and `join()`ed; it cannot be terminated.
+    That object has `is_alive()` and `join()`; the parent cannot be terminated through it.
     """
     return _parent_process
 
@@ -60,7 +60,8 @@ class BaseProcess:
 
     `target(*args, **kwargs)` is what `run` calls in the child; a subclass may override `run` instead. `name` is a
     label (`Process-1`, `Process-1:2` for the second child of the first, when None). `daemon` None means "as the
-    creator is": a daemonic child is terminated when its parent exits, and dies with it if the parent is killed.
+    creator is": a daemonic child is terminated when its parent exits, and dies with it if the parent is killed. A
+    daemonic process may have children; each of them dies with it, also one that is not daemonic.
     """
 
     _start_method: str | None = None
@@ -84,8 +85,6 @@ class BaseProcess:
         creator = _current_process
         self._identity: tuple[int, ...] = (*creator._identity, next(_process_counter))
         self._config: dict[str, Any] = creator._config.copy()
-        # What a pool's worker may do (have children although it is a daemon) its own children may not.
-        self._config.pop("pool_worker", None)
         self._parent_pid: int | None = os.getpid()
         self._parent_name: str = creator.name
         self._popen: Any = None
@@ -114,17 +113,17 @@ class BaseProcess:
     def start(self) -> None:
         """Start the child. At most once for each object.
 
-        Raises AssertionError if it was started before, belongs to another process, or the current process is
-        daemonic; OSError if the system cannot make a process; what pickling raises, under spawn and forkserver.
+        Raises AssertionError if it was started before or belongs to another process; OSError if the system cannot
+        make a process; what pickling raises, under spawn and forkserver.
         """
         self._check_closed()
         if self._popen is not None:
             raise AssertionError("cannot start a process twice")
         if self._parent_pid != os.getpid():
             raise AssertionError("can only start a process object created by current process")
-        config = _current_process._config
-        if config.get("daemon") and not config.get("pool_worker"):
-            raise AssertionError("daemonic processes are not allowed to have children")
+        if self.daemon:
+            # Children copy this, so all that descends from a daemon ends with it, daemonic or not.
+            self._config["tied"] = True
         _cleanup()
         self._popen = self._Popen(self)
         self._sentinel: int = self._popen.sentinel
@@ -338,6 +337,26 @@ def _exitcode_of(error: SystemExit) -> int:
     return 1
 
 
+class _ExitcodeNames(dict[int, str]):
+    """`-SIGTERM` for -15, as a table that is made when somebody looks."""
+
+    def __missing__(self, exitcode: int) -> str:
+        name = _exitcode_name(exitcode)
+        if exitcode >= 0 or name == str(exitcode):
+            raise KeyError(exitcode)
+        return name
+
+    def get(self, exitcode: int, default: Any = None) -> Any:
+        """Return the name for an exit code, `default` if there is none."""
+        try:
+            return self[exitcode]
+        except KeyError:
+            return default
+
+
+_exitcode_to_name = _ExitcodeNames()
+
+
 def _exitcode_name(exitcode: int) -> str:
     """Return `-SIGTERM` for -15; other numbers as they are."""
     if exitcode < 0:
@@ -441,3 +460,13 @@ _process_counter = itertools.count(1)
 _children: set[BaseProcess] = set()
 # Every process object not yet collected; tests look here for leftovers.
 _dangling: WeakSet[BaseProcess] = WeakSet()
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

@@ -417,3 +417,13 @@ class SimpleQueue:
         self._channel = _CLOSED
         self._reader.close()
         self._writer.close()
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

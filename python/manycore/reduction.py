@@ -11,7 +11,7 @@ import os
 import sys
 from abc import ABCMeta
 
-from . import context
+from . import _main_module, context, process
 
 try:
     # The class that `pickle` hands on, without the 4 ms its Python half takes to import.
@@ -33,38 +33,49 @@ class _PicklerType(type):
     """Tells the engine when a program puts its own methods into `ForkingPickler`: otherwise it does without them."""
 
     def __setattr__(cls, name: str, value: object) -> None:
+        if name == "_extra_reducers" and type(value) is dict:
+            value = _Reducers(value)
         super().__setattr__(name, value)
+        if name == "_extra_reducers" and isinstance(value, _Reducers) and cls is ForkingPickler:
+            _tell_engine(value)
         if name in ("dumps", "loads"):
             from ._engine import pickler_patched
 
             pickler_patched()
 
 
+class _Reducers(dict[type, "Callable[[Any], Any]"]):
+    """Reducers by type. The engine refers to them weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
 class ForkingPickler(pickle.Pickler, metaclass=_PicklerType):
     """A pickler with reducers of its own, added by `register`, besides those of `copyreg`."""
 
     # One table, changed in place: what was registered after a pickler class was derived applies to it as well.
-    _extra_reducers: ClassVar[dict[type, Callable[[Any], Any]]] = {}
-    _copyreg_dispatch = copyreg.dispatch_table
+    _extra_reducers: ClassVar[dict[type, Callable[[Any], Any]]] = _Reducers()
+    _copyreg_dispatch_table = copyreg.dispatch_table
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         register_late()
-        self.dispatch_table = {**self._copyreg_dispatch, **self._extra_reducers}
+        self.dispatch_table = {**self._copyreg_dispatch_table, **self._extra_reducers}
 
     @classmethod
     def register(cls, type: type, reduce: Callable[[Any], Any]) -> None:
         """Have objects of exactly this type pickled as `reduce(obj)` says."""
         first = not cls._extra_reducers
         cls._extra_reducers[type] = reduce
-        if first:
+        if first and isinstance(cls._extra_reducers, _Reducers):
             _tell_engine(cls._extra_reducers)
 
     @classmethod
     def dumps(cls, obj: Any, protocol: int | None = None) -> memoryview:
         """Return `obj` pickled, as a view of the pickler's buffer."""
         buffer = io.BytesIO()
-        cls(buffer, protocol).dump(obj)
+        pickler = cls(buffer, protocol)
+        _dump_to(pickler, buffer, obj, protocol, cls is ForkingPickler)
         return buffer.getbuffer()
 
     loads = staticmethod(pickle.loads)
@@ -85,6 +96,16 @@ def register_late() -> None:
         socket_type = sys.modules["socket"].socket
         if socket_type not in ForkingPickler._extra_reducers:
             register(socket_type, _reduce_socket)
+
+
+def _let_go() -> None:
+    """Forget the reducers of the program's own: see `util._let_go`."""
+    from .util import is_of_package
+
+    reducers = ForkingPickler._extra_reducers
+    for kind, reduce in list(reducers.items()):
+        if not is_of_package(reduce):
+            del reducers[kind]
 
 
 def _reduce_socket(sock: Any) -> tuple[Any, ...]:
@@ -115,15 +136,65 @@ def dump(obj: Any, file: IO[bytes], protocol: int | None = None) -> None:
     theirs = sys.modules.get("multiprocessing.reduction")
     if theirs is not None and theirs is not sys.modules[__name__]:
         pickler.dispatch_table = {**theirs.ForkingPickler._extra_reducers, **pickler.dispatch_table}
-    pickler.dump(obj)
+    _dump_to(pickler, file, obj, protocol, True)
+
+
+# What pickle raises for what it cannot write.
+_REFUSALS = (pickle.PicklingError, AttributeError, TypeError)
+
+
+def _dump_to(pickler: ForkingPickler, file: IO[bytes], obj: Any, protocol: int | None, by_value: bool) -> None:
+    """Have `pickler` write `obj` into `file`: by name what it can, and the rest by value if `by_value`."""
+    from ._engine import for_sending
+
+    if not (by_value and file.seekable()):
+        for_sending(pickler.dump, obj)
+        return
+    refused = None
+    if not _main_module.is_hidden():
+        start = file.tell()
+        try:
+            for_sending(pickler.dump, obj)
+            return
+        except _REFUSALS as error:
+            refused = error
+            file.seek(start)
+            file.truncate()
+    from ._by_value import dumps_instead
+
+    table: dict[type, Callable[[Any], Any]] = pickler.dispatch_table  # type: ignore[assignment]
+    root = "process" if isinstance(obj, process.BaseProcess) else "value"
+
+    def by_value_or_raise() -> bytes:
+        pickled = dumps_instead(obj, protocol, None, table, refused, root)
+        if isinstance(pickled, BaseException):
+            raise pickled
+        return pickled
+
+    file.write(for_sending(by_value_or_raise))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Descriptors
 
 
+# From CPython 3.14 on the receiver of descriptors answers by a byte, for which the sender waits. The other end may be a
+# process of the standard package, so ours do as that package of the same version does. What is ours alone, between a
+# sharer and those who ask it, has no such answer: a sharer must not wait for one process while others ask.
+ACKNOWLEDGES = sys.version_info >= (3, 14)
+
+
 def sendfds(sock: Any, fds: Sequence[int]) -> None:
-    """Send descriptors over a Unix socket."""
+    """Send descriptors over a Unix socket. From CPython 3.14 on it returns when they were received.
+
+    Raises RuntimeError if the receiver has gone, or answers something else.
+    """
+    _send(sock, fds)
+    if ACKNOWLEDGES and sock.recv(1) != b"A":
+        raise RuntimeError("the receiver of descriptors did not say that they have come")
+
+
+def _send(sock: Any, fds: Sequence[int]) -> None:
     import _socket
 
     packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
@@ -135,11 +206,20 @@ def recvfds(sock: Any, size: int) -> list[int]:
 
     Raises EOFError if the sender has gone, RuntimeError if another number of them came.
     """
+    return _receive(sock, size, ACKNOWLEDGES)
+
+
+def _receive(sock: Any, size: int, acknowledges: bool) -> list[int]:
     import _socket
 
     message, ancillary, _, _ = sock.recvmsg(1, _socket.CMSG_SPACE(4 * size), _socket.MSG_CMSG_CLOEXEC)
     if not message and not ancillary:
         raise EOFError("no descriptors came: the sender has gone")
+    if acknowledges:
+        try:
+            sock.send(b"A")
+        except OSError:
+            pass  # the sender has gone; what it sent is here
     fds = unpack_fds(ancillary)
     if len(fds) != size or message != bytes([size % 256]):
         for fd in fds:
@@ -175,6 +255,18 @@ def recv_handle(conn: Any) -> int:
         return recvfds(sock, 1)[0]
 
 
+def lend(conn: Any, fd: int) -> None:
+    """Send one descriptor to a process that calls `borrow`, without waiting for it."""
+    with _socket_on(conn) as sock:
+        _send(sock, [fd])
+
+
+def borrow(conn: Any) -> int:
+    """Receive a descriptor that another process lends. Raises as `recvfds` does."""
+    with _socket_on(conn) as sock:
+        return _receive(sock, 1, False)[0]
+
+
 def _socket_on(conn: Any) -> Any:
     import socket
 
@@ -184,12 +276,14 @@ def _socket_on(conn: Any) -> Any:
 def DupFd(fd: int) -> Any:
     """Return a picklable stand-in for `fd`, whose `detach()` gives the descriptor in the receiving process.
 
-    While a process is being started the descriptor goes to that child along with it; otherwise whoever unpickles the
-    stand-in fetches it from this process, see `resource_sharer`.
+    While a process is being started the descriptor goes to that child along with it; otherwise, or if another
+    package starts that process and says nothing of descriptors, whoever unpickles the stand-in fetches it from this
+    process, see `resource_sharer`.
     """
     popen = context.get_spawning_popen()
-    if popen is not None:
-        return popen.DupFd(popen.duplicate_for_child(fd))
+    duplicate, stand_in = getattr(popen, "duplicate_for_child", None), getattr(popen, "DupFd", None)
+    if duplicate is not None and stand_in is not None:
+        return stand_in(duplicate(fd))
     from .resource_sharer import DupFd as SharedFd
 
     return SharedFd(fd)
@@ -220,6 +314,32 @@ def _rebuild_child_fd(handle: Any) -> ChildFd:
     return ChildFd(handle.detach())
 
 
+# Reducers of callables, which `pickle` has learned to do by itself. Programs register them with picklers of their own.
+
+
+def _reduce_method(m: Any) -> tuple[Any, ...]:
+    return getattr, (type(m) if m.__self__ is None else m.__self__, m.__func__.__name__)
+
+
+def _reduce_method_descriptor(m: Any) -> tuple[Any, ...]:
+    return getattr, (m.__objclass__, m.__name__)
+
+
+def _reduce_partial(p: Any) -> tuple[Any, ...]:
+    return _rebuild_partial, (p.func, p.args, p.keywords or {})
+
+
+def _rebuild_partial(func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    from functools import partial
+
+    return partial(func, *args, **keywords)
+
+
+class _C:
+    def f(self) -> None:
+        """Be the example of a method."""
+
+
 class AbstractReducer(metaclass=ABCMeta):
     """Base for a replacement of this module, to be set as the `reducer` of a context."""
 
@@ -232,6 +352,21 @@ class AbstractReducer(metaclass=ABCMeta):
     recvfds = staticmethod(recvfds)
     DupFd = staticmethod(DupFd)
     HAVE_SEND_HANDLE = HAVE_SEND_HANDLE
+    _reduce_method = _reduce_method
+    _reduce_method_descriptor = _reduce_method_descriptor
+    _rebuild_partial = _rebuild_partial
+    _reduce_socket = _reduce_socket
+    _rebuild_socket = _rebuild_socket
 
     def __init__(self, *args: Any) -> None:
         pass
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

@@ -16,7 +16,7 @@ import os
 import struct
 import sys
 
-from . import process, util
+from . import _forks, process, util
 from .context import reduction
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ class DupFd:
         util.make_private(duplicate)
 
         def send(conn: Connection, pid: int) -> None:
-            reduction.send_handle(conn, duplicate, pid)
+            reduction.lend(conn, duplicate)
 
         def close() -> None:
             util.close_fds(duplicate)
@@ -56,7 +56,7 @@ class DupFd:
         """Return the descriptor, which belongs to the caller from now on. Works once, in whichever process."""
         with _resource_sharer.get_connection(self._id) as conn:
             try:
-                return reduction.recv_handle(conn)
+                return reduction.borrow(conn)
             except EOFError:
                 raise OSError(
                     "the descriptor is gone: it was fetched before, or its sender has stopped sharing"
@@ -66,16 +66,21 @@ class DupFd:
 class _ResourceSharer:
     """The resources that are to be fetched, and the thread that hands them out."""
 
-    def __init__(self) -> None:
-        self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+    _listener: SocketListener | None = None
 
-    def _reset(self) -> None:
+    def __init__(self) -> None:
+        self._afterfork()
+        _forks.renew(self, _ResourceSharer._afterfork)
+
+    def _afterfork(self) -> None:
         # A forked child has neither the thread nor the descriptors, which are private to this process.
+        listener = self._listener
+        if listener is not None:
+            listener._socket.detach()
         self._key = 0
         self._cache: dict[int, tuple[Callable[[Connection, int], None], Callable[[], None]]] = {}
         self._lock = _thread.allocate_lock()
-        self._listener: SocketListener | None = None
+        self._listener = None
         self._address: Any = None
         self._thread: threading.Thread | None = None
 
@@ -121,10 +126,14 @@ class _ResourceSharer:
             self._cache.clear()
 
     def _start(self) -> None:
+        import socket as socket
         import threading
 
+        from . import _challenge
         from .connection import SocketListener
 
+        # The thread may import nothing: see `_forks`.
+        _challenge.load()
         util.debug("starting listener and thread for sending handles")
         # Bound to no address it is given one by the kernel.
         self._listener = SocketListener("", "AF_UNIX", backlog=128)
@@ -176,3 +185,13 @@ class _ResourceSharer:
 
 _resource_sharer = _ResourceSharer()
 stop = _resource_sharer.stop
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

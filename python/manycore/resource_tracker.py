@@ -14,39 +14,52 @@ Locks of the kernel, each given back when its holder ends:
 | flock, shared | the family's file | every process of the program, by inheritance | the program lives |
 | record lock of byte 0, of an open file | the family's file | the tracker | there is a tracker |
 | record lock of byte 1, of a process | the family's file | who changes the names | nobody else does |
-| flock, shared | a segment | every open `SharedMemory`, in any program | somebody uses it |
 
-A segment that another program still has open when this one has gone is freed when that one closes it.
+A segment loses its name as soon as the program is gone; another program that has it mapped keeps the memory. The record
+of a segment says which file it is: a name that another program has taken away, and perhaps used again, is not ours.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import _thread
 import fcntl
 import os
 import struct
 import sys
 
 from . import _descriptors, spawn, util
+from ._locks import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["ensure_running", "register", "unregister"]
 
 # Where shm_open of the C library keeps the segments.
 SHM_FOLDER = "/dev/shm"
 
-# A record is "type:name", filled up with zeros; a free one is all zeros. It never crosses a page, so a killed process
-# has written all of it or nothing.
+# A record is "type:name", filled up with zeros, then the device and inode of a segment's file, or zeros; a free one is
+# all zeros. It never crosses a page, so a killed process has written all of it or nothing.
 RECORD = 512
+_FILE = struct.Struct("QQ")
+_NAME = RECORD - _FILE.size
+# In the place of a file: whichever has the name.
+_ANY = 0, 0
 # struct flock: kind, whence, start, length, pid.
 _FLOCK = struct.Struct("hhqqi4x")
 _FIRST_BYTE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
 # What a terminal sends to all of a program, and `killall`.
 _IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+
+
+_HAVE_SIGMASK = True
+_IGNORED_SIGNALS = (_signal.SIGINT, _signal.SIGTERM)
+
+
+class ReentrantCallError(RuntimeError):
+    """What the standard package's tracker raises when it is called within its own call; this one never does."""
 
 
 def segment_path(name: str) -> str:
@@ -83,9 +96,14 @@ if sys.version_info >= (3, 13):
 class ResourceTracker:
     """The way to one tracker, and the file of names it watches."""
 
+    #: The standard package's choice between two forms of its messages to the tracker. There are no messages here.
+    _use_simple_format = True
+    #: Whether a tracker had to be left behind when it was to end; ours ends when it is told.
+    _waitpid_timed_out = False
+
     def __init__(self) -> None:
         # Re-entrant: a collection in the midst of a change may run a finalizer that wants another one.
-        self._lock = _thread.RLock()
+        self._lock = RLock()
         self._changing = False
         self._deferred: list[Callable[[int], None]] = []
         self._fd: int | None = None
@@ -95,7 +113,32 @@ class ResourceTracker:
 
     def register(self, name: str, rtype: str) -> None:
         """Have `name` freed when all processes of this program have ended. ValueError if it is too long."""
-        self._send("REGISTER", name, rtype)
+        file = _ANY
+        if rtype == "shared_memory":
+            try:
+                status = os.stat(segment_path(name), follow_symlinks=False)
+                file = status.st_dev, status.st_ino
+            except OSError:
+                # Freed by its name alone.
+                pass
+        self._send("REGISTER", name, rtype, file)
+
+    def register_segment(self, name: str, file: tuple[int, int]) -> None:
+        """Have the name of a segment's file (device, inode) freed like that, if it still is the file's name then."""
+        self._send("REGISTER", name, "shared_memory", file)
+
+    def unregister_segment(self, name: str, file: tuple[int, int]) -> None:
+        """Take the name of a segment's file (device, inode) off the list; another one of the same name stays on it."""
+        self._send("UNREGISTER", name, "shared_memory", file)
+
+    def unlink_segment(self, name: str) -> None:
+        """Take away the name of a segment, and its record; a new segment that gets the name meanwhile keeps its own."""
+        try:
+            status = os.stat(segment_path(name), follow_symlinks=False)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, name) from None
+        unlink_segment(name)
+        self.unregister_segment(name, (status.st_dev, status.st_ino))
 
     def unregister(self, name: str, rtype: str) -> None:
         """Take `name` off the list; nothing happens if it is not on it."""
@@ -111,22 +154,22 @@ class ResourceTracker:
         assert self._fd is not None
         return self._fd
 
-    def _send(self, cmd: str, name: str, rtype: str) -> None:
+    def _send(self, cmd: str, name: str, rtype: str, file: tuple[int, int] = _ANY) -> None:
         if rtype not in _CLEANUP_FUNCS:
             raise ValueError(f"cannot track {name!r}: types are {', '.join(_CLEANUP_FUNCS)}, not {rtype!r}")
         record = f"{rtype}:{name}".encode()
-        if len(record) > RECORD:
+        if len(record) > _NAME:
             raise ValueError(f"the name of a resource is too long to be tracked: {name[:40]!r}...")
-        record = record.ljust(RECORD, b"\0")
+        record = record.ljust(_NAME, b"\0")
         if cmd == "REGISTER":
 
             def add(fd: int) -> None:
-                _add(fd, record)
+                _add(fd, record, _FILE.pack(*file))
                 self._start_unless_alive(fd)
 
             self._change(add)
         elif cmd == "UNREGISTER":
-            self._change(lambda fd: _remove(fd, record))
+            self._change(lambda fd: _remove(fd, record, () if file == _ANY else (_FILE.pack(*file), _FILE.pack(*_ANY))))
         else:
             raise ValueError(f"{cmd!r} is neither REGISTER nor UNREGISTER")
 
@@ -208,8 +251,10 @@ class ResourceTracker:
             except ProcessLookupError:
                 pass
             self._collect()
+            # It had done its work. (It need not have begun to run yet, so it could not say so itself.)
+            self._exitcode = 0
 
-    def _stop(self) -> None:
+    def _stop(self, wait_timeout: float | None = None) -> None:
         """Give up the file of names; the tracker then frees what is left on it and ends."""
         with self._lock:
             fd, self._fd = self._fd, None
@@ -233,7 +278,7 @@ class _FamilyTracker(ResourceTracker):
         self._fd = _descriptors.family()
         return self._fd
 
-    def _stop(self) -> None:
+    def _stop(self, wait_timeout: float | None = None) -> None:
         """End the tracker if there is nothing to track. We do not leave the family before we end."""
         if self._fd is not None:
             self._change(self._end_if_idle)
@@ -256,31 +301,34 @@ def _contents(fd: int) -> bytes:
 
 
 def _records(fd: int) -> list[bytes]:
+    """Return the records that are not free, each with its file."""
     contents = _contents(fd)
-    records = [contents[start : start + RECORD].rstrip(b"\0") for start in range(0, len(contents), RECORD)]
-    return [record for record in records if record]
+    records = [contents[start : start + RECORD].ljust(RECORD, b"\0") for start in range(0, len(contents), RECORD)]
+    return [record for record in records if record[0]]
 
 
-def _places(contents: bytes, record: bytes) -> list[int]:
-    """Return where `record` stands, normally once or nowhere."""
+def _places(contents: bytes, record: bytes, files: tuple[bytes, ...]) -> list[int]:
+    """Return where `record` stands with one of `files`, or, if there are none given, with any."""
     found, place = [], contents.find(record)
     while place >= 0:
-        if place % RECORD == 0:
+        file = contents[place + _NAME : place + RECORD].ljust(_FILE.size, b"\0")
+        if place % RECORD == 0 and (not files or file in files):
             found.append(place)
         place = contents.find(record, place + 1)
     return found
 
 
-def _add(fd: int, record: bytes) -> None:
+def _add(fd: int, record: bytes, file: bytes) -> None:
     contents = _contents(fd)
-    if _places(contents, record):
+    # Two processes may be about to give the same name to a file each: both have a record, until one has failed.
+    if _places(contents, record, (file,)):
         return
     free = contents[::RECORD].find(b"\0")
-    os.pwrite(fd, record, free * RECORD if free >= 0 else -(-len(contents) // RECORD) * RECORD)
+    os.pwrite(fd, record + file, free * RECORD if free >= 0 else -(-len(contents) // RECORD) * RECORD)
 
 
-def _remove(fd: int, record: bytes) -> None:
-    for place in _places(_contents(fd), record):
+def _remove(fd: int, record: bytes, files: tuple[bytes, ...]) -> None:
+    for place in _places(_contents(fd), record, files):
         os.pwrite(fd, bytes(RECORD), place)
 
 
@@ -318,9 +366,9 @@ def _free(records: list[bytes]) -> int:
     exitcode = 0
     by_type: dict[str, set[str]] = {}
     for record in records:
-        rtype, _, name = record.decode("utf-8", "surrogateescape").partition(":")
-        by_type.setdefault(rtype, set()).add(name)
-    in_use: list[tuple[int, str]] = []
+        rtype, _, name = record[:_NAME].rstrip(b"\0").decode("utf-8", "surrogateescape").partition(":")
+        if rtype != "shared_memory" or _is_ours(name, _FILE.unpack(record[_NAME:])):
+            by_type.setdefault(rtype, set()).add(name)
     for rtype, names in by_type.items():
         exitcode = exitcode or 1
         if rtype != "dummy":
@@ -331,44 +379,27 @@ def _free(records: list[bytes]) -> int:
             )
         for name in names:
             try:
-                segment = _in_use(name) if rtype == "shared_memory" else None
-                if segment is None:
-                    _CLEANUP_FUNCS[rtype](name)
-                else:
-                    in_use.append((segment, name))
+                _CLEANUP_FUNCS[rtype](name)
             except Exception as error:
                 exitcode = 2
                 warnings.warn(f"resource_tracker: {name!r}: {error}", stacklevel=2)
-    if in_use:
-        _let_go(2)
-        for segment, name in in_use:
-            _free_when_closed(segment, name)
     return exitcode
 
 
-def _in_use(name: str) -> int | None:
-    """Return a descriptor of the segment if another program has it open, else None."""
-    try:
-        segment = os.open(segment_path(name), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, name) from None
-    try:
-        fcntl.flock(segment, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return segment
-    os.close(segment)
-    return None
+def _is_ours(name: str, file: tuple[int, ...]) -> bool:
+    """Return whether the name is that of the file it was registered with, or of none.
 
-
-def _free_when_closed(segment: int, name: str) -> None:
-    fcntl.flock(segment, fcntl.LOCK_EX)
+    One that is gone is reported, as in the standard package; one that was used again is another program's.
+    """
+    if file == _ANY:
+        return True
     try:
-        # Its users may have freed it, and somebody else may have taken the name.
-        if os.path.samestat(os.fstat(segment), os.stat(segment_path(name))):
-            unlink_segment(name)
+        status = os.stat(segment_path(name), follow_symlinks=False)
     except FileNotFoundError:
-        pass
-    os.close(segment)
+        return True
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == file
 
 
 _resource_tracker = _FamilyTracker()
@@ -378,3 +409,13 @@ ensure_running = _resource_tracker.ensure_running
 register = _resource_tracker.register
 unregister = _resource_tracker.unregister
 getfd = _resource_tracker.getfd
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

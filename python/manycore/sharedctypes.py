@@ -40,6 +40,17 @@ def _new_value(type_: Any) -> Any:
     return rebuild_ctype(type_, heap.BufferWrapper(ctypes.sizeof(type_)), None)
 
 
+def _type_of(typecode_or_type: Any) -> Any:
+    """Return the ctypes type that a type code or a type stands for. TypeError if there is none."""
+    type_ = typecode_to_type.get(typecode_or_type, typecode_or_type)
+    try:
+        ctypes.sizeof(type_)
+    except TypeError:
+        codes = ", ".join(typecode_to_type)
+        raise TypeError(f"bad typecode {type_!r}: give a ctypes type or one of {codes}") from None
+    return type_
+
+
 def _new_zeroed(type_: Any) -> Any:
     obj = _new_value(type_)
     ctypes.memset(ctypes.addressof(obj), 0, ctypes.sizeof(obj))
@@ -51,14 +62,14 @@ def RawValue(typecode_or_type: Any, *args: Any) -> Any:
 
     It is what `type(*args)` would be: zero without arguments. Nothing protects it from being written by two at once.
     """
-    obj = _new_zeroed(typecode_to_type.get(typecode_or_type, typecode_or_type))
+    obj = _new_zeroed(_type_of(typecode_or_type))
     obj.__init__(*args)
     return obj
 
 
 def RawArray(typecode_or_type: Any, size_or_initializer: int | Iterable[Any]) -> Any:
     """Return a ctypes array in shared memory: of so many zeros, or of the items given."""
-    type_ = typecode_to_type.get(typecode_or_type, typecode_or_type)
+    type_ = _type_of(typecode_or_type)
     if isinstance(size_or_initializer, int):
         return _new_zeroed(type_ * size_or_initializer)
     items = size_or_initializer
@@ -249,3 +260,13 @@ class SynchronizedString(SynchronizedArray):
 
     value = make_property("value")
     raw = make_property("raw")
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

@@ -22,7 +22,7 @@ import os
 import sys
 import threading
 
-from . import _engine, context, process
+from . import _engine, context, process, reduction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def _send(core: Any) -> tuple[Any, ...]:
     region, offset = core._place()
     popen = context.get_spawning_popen()
     # One descriptor for each region and child, however many locks go along.
-    sent = popen.__dict__.setdefault("_lock_regions", {})
+    sent = getattr(popen, "__dict__", {}).setdefault("_lock_regions", {})
     handle = sent.get(region.id)
     if handle is None:
-        handle = sent[region.id] = popen.DupFd(popen.duplicate_for_child(region.fileno()))
+        handle = sent[region.id] = reduction.DupFd(region.fileno())
     return region.id, handle, offset
 
 
@@ -113,6 +113,9 @@ class SemLock(_engine.SemLock):
     @property
     def _style(self) -> int:
         return self.kind
+
+    def _make_methods(self) -> None:
+        """Do nothing: `acquire` and `release` are there. Subclasses that unpickle by themselves call it."""
 
     @staticmethod
     def _make_name() -> str:
@@ -406,3 +409,23 @@ class Barrier(threading.Barrier):
     def broken(self) -> bool:
         """Whether the barrier is broken."""
         return self._core.broken
+
+    # The base's own, by which it says what it is doing; other libraries look at them.
+
+    @property
+    def _state(self) -> int:
+        return -2 if self._core.broken else 0
+
+    @property
+    def _count(self) -> int:
+        return self._core.n_waiting
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 
-from . import process
+from . import _forks, process
 from ._descriptors import close_all_fds_except as close_all_fds_except
 from ._descriptors import close_fds as close_fds
 from ._descriptors import family as family
@@ -47,6 +47,7 @@ __all__ = [
     "register_after_fork",
     "sub_debug",
     "sub_warning",
+    "warn",
 ]
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -108,8 +109,34 @@ def get_logger() -> logging.Logger:
         # Exit handlers run last in, first out: ours must run before the one of logging, for it still logs.
         atexit.unregister(_exit_function)
         atexit.register(_exit_function)
+        os.register_at_fork(before=_hold_log, after_in_parent=_let_go_of_log, after_in_child=_held_handlers.clear)
         _logger = logger
     return _logger
+
+
+# Handlers of the log whose locks the thread that forks has taken.
+_held_handlers: list[Any] = []
+# Seconds to wait for one: a program that sets its log up anew takes these locks in another order.
+_LOG_PATIENCE = 1.0
+
+
+def _hold_log() -> None:
+    """Take the locks of the log's handlers before a fork.
+
+    `logging` makes them anew in the child. But the file that a thread is writing to at that moment has a lock of its
+    own, which nobody can give back there.
+    """
+    if _logger is None:
+        return
+    for handler in _logger.handlers:
+        lock = handler.lock
+        if lock is not None and lock.acquire(timeout=_LOG_PATIENCE):
+            _held_handlers.append(handler)
+
+
+def _let_go_of_log() -> None:
+    while _held_handlers:
+        _held_handlers.pop().release()
 
 
 _records_named = False
@@ -238,6 +265,18 @@ abstract_sockets_supported = _platform_supports_abstract_sockets()
 MAXFD = os.sysconf("SC_OPEN_MAX")
 
 
+def limit(timeout: float | None) -> float | None:
+    """Return a timeout that `threading` takes: what is longer than it can count is None, for ever.
+
+    ValueError if it is not a number.
+    """
+    if timeout is None:
+        return None
+    if timeout != timeout:
+        raise ValueError("timeout must be a number of seconds or None, not nan")
+    return None if timeout > _thread.TIMEOUT_MAX else max(timeout, 0.0)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # After a fork
 
@@ -270,7 +309,7 @@ class ForkAwareThreadLock:
         self._lock = _thread.allocate_lock()
         self.acquire = self._lock.acquire
         self.release = self._lock.release
-        register_after_fork(self, ForkAwareThreadLock._at_fork_reinit)
+        _forks.renew(self, ForkAwareThreadLock._at_fork_reinit)
 
     def _at_fork_reinit(self) -> None:
         self._lock._at_fork_reinit()  # type: ignore[attr-defined]
@@ -286,7 +325,7 @@ class ForkAwareLocal(_thread._local):
     """Thread-local attributes that are gone in a forked child."""
 
     def __init__(self) -> None:
-        register_after_fork(self, lambda obj: obj.__dict__.clear())
+        _forks.renew(self, lambda obj: obj.__dict__.clear())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
@@ -436,6 +475,9 @@ def _exit_function() -> None:
         child.join()
     _run_finalizers()
     _end_helpers()
+    if process.parent_process() is None:
+        # The threads of a child go on after this, and a child's end finalizes nothing.
+        _let_go()
 
 
 def _end_helpers() -> None:
@@ -446,6 +488,27 @@ def _end_helpers() -> None:
         helper = getattr(module, f"_{name}", None)
         if helper is not None:
             helper._stop()
+
+
+def is_of_package(function: object) -> bool:
+    """Return whether a function is one of this package."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] == __package__
+
+
+def _let_go() -> None:
+    """Forget the functions that the program has registered.
+
+    They keep the variables of their modules. The interpreter's end finalizes what these refer to, such as a file
+    that is not closed, if only modules keep it; and callbacks at forks and the engine keep modules of this package.
+    """
+    for key in list(_afterfork_registry):
+        if not is_of_package(key[2]):
+            _afterfork_registry.pop(key, None)
+    for name in ("reduction", "managers", "_main_module"):
+        module = sys.modules.get(f"{__package__}.{name}")
+        let_go = getattr(module, "_let_go", None)
+        if let_go is not None:
+            let_go()
 
 
 atexit.register(_exit_function)
@@ -480,3 +543,13 @@ def _cleanup_tests() -> None:
 
     gc.collect()
     process._cleanup()
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__path__":  # every `from ... import ...` asks
+            raise AttributeError(name)
+        from ._names import find
+
+        return find(__name__, name)

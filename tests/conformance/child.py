@@ -1,7 +1,7 @@
 """Runs one class of CPython's tests, in this process; started by run.py.
 
-    python -m manycore tests/conformance/child.py METHOD FD Class.test [Class.test ...]
-    python -m manycore tests/conformance/child.py METHOD FD                             (lists what there is)
+    python tests/conformance/child.py METHOD FD Class.test [Class.test ...]
+    python tests/conformance/child.py METHOD FD                             (lists what there is)
 
 One line of JSON a test on the descriptor FD, when it starts and when it ends, so that a hang shows what hung. Children over
 spawn import this file as their main module: nothing happens then.
@@ -22,19 +22,6 @@ import unittest
 #: Where else tests of start methods are; which one a class is for, its name says. The others have nothing to do with it.
 MORE = ("test.test_concurrent_futures", "test.test_multiprocessing_main_handling")
 METHOD_OF = re.compile("(ProcessPool)?(ForkServer|Fork|Spawn)", re.IGNORECASE)
-
-
-def keep_environment_in_scripts():
-    """script_helper starts its interpreters isolated, where nothing could make `multiprocessing` mean manycore."""
-    from test.support import script_helper
-
-    original = script_helper.run_python_until_end
-
-    def run_python_until_end(*args, **variables):
-        variables.pop("__isolated", None)
-        return original(*args, __isolated=False, PYTHONPATH=os.environ.get("PYTHONPATH", ""), **variables)
-
-    script_helper.run_python_until_end = run_python_until_end
 
 
 def all_tests(method):
@@ -122,8 +109,6 @@ def main():
     from test import support
 
     support.verbose = False
-    if "manycore" in sys.modules:
-        keep_environment_in_scripts()
     tests = list(all_tests(method))
     if not names:
         lines = [short(test) for test in tests]

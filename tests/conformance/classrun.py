@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 
+import prefix
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHILD = os.path.join(HERE, "child.py")
 #: How long the stacks may take to be printed.
@@ -19,30 +21,28 @@ LOG_TAIL = 20_000
 INTERPRETER_EXIT = "(exit)"
 
 
-def start(python, package, method, report, names=(), **options):
-    program = [CHILD, method, str(report), *names]
-    if package == "manycore":
-        program = ["-m", "manycore", *program]
-    return subprocess.Popen([python, *program], pass_fds=(report,), start_new_session=True, **options)
+def start(python, method, report, names=(), **options):
+    command = [python, CHILD, method, str(report), *names]
+    return subprocess.Popen(command, pass_fds=(report,), start_new_session=True, **options)
 
 
-def list_tests(python, package, method):
+def list_tests(python, method):
     """The names of the tests of one start method."""
     reader, writer = os.pipe()
     with open(reader) as file:
-        process = start(python, package, method, writer, stdin=subprocess.DEVNULL)
+        process = start(python, method, writer, stdin=subprocess.DEVNULL, env=prefix.environment())
         os.close(writer)
         text = file.read()
         if process.wait() or not text:
-            sys.exit(f"{python}: the tests of {method} cannot be loaded for {package}")
+            sys.exit(f"{python}: the tests of {method} cannot be loaded")
         return json.loads(text)
 
 
 class ClassRun:
     """A class that is being run. `outcomes`: test to (outcome, detail); complete once `step` returns False."""
 
-    def __init__(self, python, package, method, names, timeout):
-        self.python, self.package, self.method, self.timeout = python, package, method, timeout
+    def __init__(self, python, method, names, timeout):
+        self.python, self.method, self.timeout = python, method, timeout
         self.group = names[0].partition(".")[0]
         self.left = list(names)
         self.outcomes = {}
@@ -59,10 +59,9 @@ class ClassRun:
         work = os.path.join(self.folder, "work")
         os.mkdir(work)
         # Short names: a socket's path has a hundred characters at most.
-        environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "TMPDIR": self.folder}
+        environment = prefix.environment(PYTHONFAULTHANDLER="1", TMPDIR=self.folder)
         self.process = start(
             self.python,
-            self.package,
             self.method,
             writer,
             self.left,
@@ -83,13 +82,13 @@ class ClassRun:
         ended = self.process.poll() is not None
         self._read()
         if not ended:
-            if time.monotonic() - self.last < self.timeout:
+            if time.monotonic() - self.last < self.timeout * crowd():
                 return True
             self._print_stacks()
         code = self.process.poll()
         self._finish()
         if ended and code and not self.reported:
-            sys.exit(f"{self.group} ({self.package}, {self.method}) cannot be run at all:\n{self.printed}")
+            sys.exit(f"{self.group} ({self.python}, {self.method}) cannot be run at all:\n{self.printed}")
         name = self.current or f"{self.group}.{INTERPRETER_EXIT}"
         if not ended:
             self._fail(name, f"hangs: no end after {self.timeout:.0f} s")
@@ -144,6 +143,8 @@ class ClassRun:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _finish(self):
+        if self.log.closed:
+            return
         for pid in session_members(self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -156,6 +157,12 @@ class ClassRun:
 
     def _fail(self, name, why):
         self.outcomes[name] = ("failed", f"{why}\n{self.printed}")
+
+
+def crowd():
+    """How many processes share a processor, at least 1. A test may take so much longer, or a busy machine would seem to
+    hang."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def session_members(session):

@@ -58,6 +58,27 @@ def listing(folder):
         return []
 
 
+def used_by_others(names):
+    """Those of `names` in /dev/shm that belong to another user, or that a process has mapped which this one has not started."""
+    ours = {os.getpid(), *descendants(os.getpid())}
+    used = set()
+    for name in names:
+        try:
+            if os.stat(f"/dev/shm/{name}").st_uid != os.getuid():
+                used.add(name)
+        except OSError:
+            continue
+    for entry in listing("/proc"):
+        if entry.isdigit() and int(entry) not in ours:
+            try:
+                with open(f"/proc/{entry}/maps") as file:
+                    text = file.read()
+            except OSError:
+                continue
+            used.update(name for name in names if f"/dev/shm/{name}\n" in text)
+    return used
+
+
 def stat_fields(pid):
     """(state, parent, session) of a process, None when it is gone."""
     try:

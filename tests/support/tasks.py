@@ -264,8 +264,8 @@ class DiesInPickle:
         os._exit(7)
 
 
-def give_lambda(*_):
-    return lambda: 42
+def give_lock(*_):
+    return threading.Lock()
 
 
 def give_no_pickle(*_):
@@ -342,6 +342,12 @@ def die_if(x, victim, how):
 def meet_and_die(gate, how):
     gate.arrive()
     die(how)
+
+
+def die_after_answering(size):
+    """Gives an answer of `size` bytes, and dies at some moment of its being sent, or after."""
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    return bytes(size)
 
 
 # --- payloads --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 It must work when the interpreter under test does not: a wait inside the engine that never returns keeps the interpreter
 lock or ignores signals, so nothing inside the process can be trusted to end it. The run writes one line a test to this
-process's standard input (`arm SECONDS NAME`, `disarm`); when the time is over, it
+process's standard input (`arm SECONDS NAME`, `disarm`). Where other programs keep the processors busy, a test has so much
+more time. When the time is over, it
 
 1. makes the run print the stacks of its threads (SIGUSR1, registered with faulthandler),
 2. makes every descendant print its stacks and end (SIGABRT: faulthandler is enabled in them, inherited by fork or by
@@ -79,24 +80,31 @@ def end_test(run, name):
         sys.exit(1)
 
 
+def crowd():
+    """How many processes share a processor, at least 1."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def main():
     run = os.getppid()
-    name, deadline = None, None
+    name, armed, seconds = None, None, 0.0
     while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        line = read_line(left)
+        left = None if armed is None else armed + seconds * crowd() - time.monotonic()
+        line = read_line(left if left is None else max(1.0, left))
         if line == "":
             return
         if line is None:
-            end_test(run, name)
-            deadline = None
+            # How busy the machine is, was known only roughly when the wait began.
+            if time.monotonic() - armed >= seconds * crowd():
+                end_test(run, name)
+                armed = None
             continue
         word, _, rest = line.partition(" ")
         if word == "arm":
-            seconds, _, name = rest.strip().partition(" ")
-            deadline = time.monotonic() + float(seconds)
+            text, _, name = rest.strip().partition(" ")
+            armed, seconds = time.monotonic(), float(text)
         else:
-            deadline = None
+            armed = None
 
 
 if __name__ == "__main__":

@@ -15,10 +15,12 @@
 //! - [`shm`]: memory two processes see at once.
 //! - [`process`]: one running child, and many of them watched.
 //! - [`connection`]: framed messages through a descriptor.
+//! - [`dispatch`]: when a task has had its time, and what is run again.
 //! - [`pool`]: tasks, jobs and the worker's loop.
 
 #[cfg(not(loom))]
 pub mod connection;
+pub mod dispatch;
 pub mod error;
 pub mod fault;
 #[cfg(not(loom))]

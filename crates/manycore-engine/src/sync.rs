@@ -24,6 +24,9 @@ pub use crate::os::park::{futex_wait, futex_wait_half, futex_wake, futex_wake_ha
 #[cfg(not(loom))]
 pub use names::{forks, is_gone, own_name, own_thread};
 
+#[cfg(not(loom))]
+pub use found::Found;
+
 #[cfg(loom)]
 pub use model::{die, futex_wait, futex_wait_half, futex_wake, futex_wake_half, is_gone, own_name, own_thread};
 
@@ -77,14 +80,13 @@ mod names {
 
     use super::{AtomicU64, Ordering};
     use crate::os::name;
-    use std::sync::Once;
-    use std::time::Instant;
+    use rustix::time::{ClockId, clock_gettime};
 
     /// 0 until somebody asks, and again in a forked child.
     static OWN: AtomicU64 = AtomicU64::new(0);
     static FORKS: AtomicU64 = AtomicU64::new(0);
 
-    /// Who was found alive lately, and when, in nanoseconds since the first look. A name
+    /// Who was found alive lately, and when, by the clock. A name
     /// has one place, by its process number.
     static ALIVE: [(AtomicU64, AtomicU64); 64] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 64];
 
@@ -123,14 +125,20 @@ mod names {
     }
 
     fn watch_forks() {
-        static WATCHED: Once = Once::new();
+        // Not a `Once`: a child that another thread has forked in the midst of it would wait
+        // for a thread it has not. Two threads may both do it; a fork then counts as two.
+        static WATCHED: AtomicU64 = AtomicU64::new(0);
         extern "C" fn before() {
             FORKS.fetch_add(1, Ordering::Relaxed);
         }
+        extern "C" fn in_parent() {}
         extern "C" fn in_child() {
             OWN.store(0, Ordering::Relaxed);
         }
-        WATCHED.call_once(|| name::at_fork(before, in_child));
+        if WATCHED.load(Ordering::Acquire) == 0 {
+            name::at_fork(before, in_parent, in_child);
+            WATCHED.store(1, Ordering::Release);
+        }
     }
 
     /// How often this process has forked since this was first asked for.
@@ -146,8 +154,8 @@ mod names {
         if name == own {
             return false;
         }
-        static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-        let now = FIRST.get_or_init(Instant::now).elapsed().as_nanos() as u64 + FRESH;
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64);
         let (alive, seen) = &ALIVE[(name >> 1) as usize % ALIVE.len()];
         // Two threads may mix their notes; then a look comes one time too late.
         if alive.load(Ordering::Relaxed) == name && now.wrapping_sub(seen.load(Ordering::Relaxed)) < FRESH {
@@ -159,6 +167,37 @@ mod names {
             alive.store(name, Ordering::Relaxed);
         }
         gone
+    }
+}
+
+#[cfg(not(loom))]
+mod found {
+    //! What is found out once.
+
+    use super::{AtomicU64, Ordering};
+
+    /// A number that whoever needs it first finds out. Two threads may both do so, and nobody
+    /// waits for another: in a forked child that other might not exist.
+    #[derive(Debug, Default)]
+    pub struct Found(AtomicU64);
+
+    impl Found {
+        /// Not found yet.
+        pub const fn new() -> Found {
+            Found(AtomicU64::new(0))
+        }
+
+        /// The number; `find` says it, the same at any time, and never the largest there is.
+        pub fn get(&self, find: impl FnOnce() -> u64) -> u64 {
+            match self.0.load(Ordering::Relaxed) {
+                0 => {
+                    let number = find();
+                    self.0.store(number + 1, Ordering::Relaxed);
+                    number
+                }
+                known => known - 1,
+            }
+        }
     }
 }
 

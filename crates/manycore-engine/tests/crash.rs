@@ -24,7 +24,7 @@ fn main() {
 mod tests {
     use super::face::{Face, Mode, judge, launch_caller};
     use super::harness::Test;
-    use manycore_engine::pool::{Exit, Job, Loss, Message, Pool, Sightings, Worker};
+    use manycore_engine::pool::{Exit, Job, JobOptions, Loss, Message, Pool, Woken, Worker};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::io::Errno;
     use rustix::pipe::{PipeFlags, pipe_with};
@@ -43,7 +43,10 @@ mod tests {
         ("killed_after_push", || killed_at("after-push", false)),
         ("killed_before_finish_of_a_small_task", killed_with_a_small_task),
         ("killed_at_start_up", killed_at_start_up),
-        ("a_pool_whose_workers_never_start_gives_up", never_starting),
+        ("killed_at_every_start_up", killed_at_every_start_up),
+        ("a_keeper_hears_of_empty_seats", a_keeper_hears_of_empty_seats),
+        ("a_pool_whose_workers_never_start_gives_up", || never_starting("exit", Exit::Code(3))),
+        ("a_pool_whose_workers_crash_in_their_start_gives_up", || never_starting("abort", Exit::Signal(6))),
         ("killed_spinning", || killed_at("spinning", false)),
         ("killed_when_woken", killed_when_woken),
         ("stopped_spinning", || stopped_at("spinning")),
@@ -83,7 +86,7 @@ mod tests {
     fn lost(outcomes: &BTreeMap<u64, Option<Loss>>) -> Vec<(u64, u32, Exit)> {
         let lost = outcomes.iter().filter_map(|(number, loss)| Some((*number, loss.as_ref()?)));
         lost.map(|(number, loss)| match loss {
-            Loss::Worker { pid, exit } => (number, *pid, *exit),
+            Loss::Worker { pid, exit, .. } => (number, *pid, *exit),
             other => panic!("task {number}: {other:?}"),
         })
         .collect()
@@ -172,22 +175,68 @@ mod tests {
         });
     }
 
-    fn never_starting() {
+    fn never_starting(how: &str, exit: Exit) {
         on_a_pool(3, |mut face| {
-            (0..3).for_each(|_| {
-                face.launch(Some("start-up"));
-            });
             face.refill = false;
-            let job = face.pool.open_job(false);
+            // Leaves a pause, at whose end nobody is to be started.
+            face.launch(Some("start-up"));
+            face.wait_for_deaths(1);
+            (0..3).for_each(|_| {
+                face.launch_failing(how);
+            });
+            let job = face.pool.open_job(JobOptions::default());
             (0..20).for_each(|number| face.submit(&job, number, Mode::Small));
             let mut answered = 0;
             face.drain(&job, |_, outcome| {
                 answered += 1;
-                assert!(matches!(judge(outcome), Some(Loss::Start { exit: KILLED, report: None, .. })));
+                let loss = judge(outcome);
+                assert!(matches!(loss, Some(Loss::Start { exit: how, report: None, .. }) if how == exit), "{loss:?}");
             });
             assert_eq!(answered, 20);
             assert!(face.pool.broken().is_some());
+            assert!(face.pool.may_hire() && !face.pool.is_vacant());
             face.assert_nothing_held();
+        });
+    }
+
+    /// Somebody kills workers in their start, more often than it may fail: nothing is lost.
+    fn killed_at_every_start_up() {
+        on_a_pool(2, |mut face| {
+            face.doomed = 6;
+            face.launch(Some("start-up"));
+            face.launch(Some("start-up"));
+            assert_eq!(lost(&face.map(0..50, Mode::Large)), []);
+            assert!(face.pool.broken().is_none());
+            face.wait_for_deaths(8);
+            while face.children.len() < 2 {
+                std::thread::yield_now();
+                face.bury();
+            }
+            goes_on(&mut face);
+            face.close();
+        });
+    }
+
+    /// The keeper is told of the end of a pause as soon as there is a task, and not before.
+    fn a_keeper_hears_of_empty_seats() {
+        on_a_pool(1, |mut face| {
+            face.launch(Some("start-up"));
+            face.refill = false;
+            face.wait_for_deaths(1);
+            // Rung by the burial, which cannot know whether somebody else waits.
+            assert_eq!(face.pool.doze().unwrap(), Woken::Ready);
+            let job = face.pool.open_job(JobOptions::default());
+            std::thread::scope(|scope| {
+                let keeper = scope.spawn(|| while face.pool.doze().unwrap() != Woken::Vacant {});
+                assert!(face.try_submit(&job, 0, Mode::Small));
+                keeper.join().unwrap();
+            });
+            assert!(face.pool.may_hire() && face.pool.is_vacant());
+            let seat = face.launch(None);
+            face.wait_until_ready(seat);
+            assert!(!face.pool.is_vacant());
+            face.drain(&job, |_, outcome| assert!(judge(outcome).is_none()));
+            face.close();
         });
     }
 
@@ -210,7 +259,7 @@ mod tests {
         on_a_pool(2, |mut face| {
             let seat = face.launch(None);
             let pid = face.children[&seat].pid();
-            let job = face.pool.open_job(false);
+            let job = face.pool.open_job(JobOptions::default());
             face.submit(&job, 0, Mode::Stuck);
             while face.pool.has_waiting() {
                 std::thread::yield_now();
@@ -238,7 +287,7 @@ mod tests {
         on_a_pool(3, |mut face| {
             let seats: Vec<_> = (0..3).map(|_| face.launch(None)).collect();
             goes_on(&mut face);
-            let job = face.pool.open_job(false);
+            let job = face.pool.open_job(JobOptions::default());
             (0..300).for_each(|number| face.submit(&job, number, Mode::Slow));
             for seat in seats {
                 face.children[&seat].kill().unwrap();
@@ -293,7 +342,7 @@ mod tests {
             let mut killed = BTreeSet::new();
             for round in 0..4u64 {
                 let mode = if round.is_multiple_of(2) { Mode::Large } else { Mode::Small };
-                let job = face.pool.open_job(false);
+                let job = face.pool.open_job(JobOptions::default());
                 let numbers = round * 10_000..round * 10_000 + 2_000;
                 let mut each = |face: &mut Face, outcome| {
                     let outcome: manycore_engine::pool::Outcome = outcome;
@@ -334,7 +383,7 @@ mod tests {
                 let (first, second) = (face.launch(None), face.launch(None));
                 face.wait_until_ready(first);
                 face.wait_until_ready(second);
-                let job = face.pool.open_job(false);
+                let job = face.pool.open_job(JobOptions::default());
                 (0..20).for_each(|number| face.submit(&job, number, Mode::Large));
                 face.pool.close();
                 let mut answered = 0;
@@ -348,7 +397,7 @@ mod tests {
     /// Submits without asking for room, while no worker takes anything.
     fn full_table() {
         on_a_pool(1, |mut face| {
-            let job = face.pool.open_job(false);
+            let job = face.pool.open_job(JobOptions::default());
             let taken = (0u64..).take_while(|number| face.try_submit(&job, *number, Mode::Small)).count();
             assert!(!face.try_submit(&job, taken as u64, Mode::Small));
             face.launch(None);
@@ -393,13 +442,14 @@ mod tests {
     /// worker is there; several times round the table.
     fn cancelled_in_the_queue() {
         on_a_pool(1, |mut face| {
-            let (kept, cancelled) = (face.pool.open_job(false), face.pool.open_job(false));
+            let (kept, cancelled) =
+                (face.pool.open_job(JobOptions::default()), face.pool.open_job(JobOptions::default()));
             let mut number = 0;
             while face.try_submit(&cancelled, number, Mode::Large) && face.try_submit(&kept, number, Mode::Small) {
                 number += 1;
             }
             let queued = (kept.owed(), cancelled.owed());
-            assert_eq!(face.pool.cancel(cancelled.key(), true), []);
+            assert_eq!(face.pool.cancel(cancelled.key(), true).unwrap(), []);
             assert_eq!((kept.owed(), cancelled.owed()), (queued.0, 0));
             assert_eq!(face.pool.in_flight() as u64, kept.owed());
             face.launch(None);
@@ -409,10 +459,9 @@ mod tests {
             assert_eq!(answers(&mut face, &kept).0 as u64, queued.0);
             // With a worker at work: what is cancelled is a matter of luck.
             for _ in 0..20 {
-                let job = face.pool.open_job(false);
+                let job = face.pool.open_job(JobOptions::default());
                 (0..300).for_each(|number| face.submit(&job, number, Mode::Small));
-                let seats = face.pool.cancel(job.key(), true);
-                seats.iter().for_each(|seat| face.children[seat].kill().unwrap());
+                face.pool.cancel(job.key(), true).unwrap();
                 let (returned, losses) = answers(&mut face, &job);
                 assert_eq!(returned + losses.len(), 300);
                 assert!(losses.iter().all(|loss| matches!(loss, Loss::Cancelled)));
@@ -425,12 +474,12 @@ mod tests {
     /// The head of the queue stands still where a worker died; what is behind it is withdrawn.
     fn cancelled_behind_a_dead_claimer() {
         on_a_pool(2, |mut face| {
-            let job = face.pool.open_job(false);
+            let job = face.pool.open_job(JobOptions::default());
             (0..40).for_each(|number| face.submit(&job, number, Mode::Small));
             face.refill = false;
             face.launch(Some("after-claim"));
             face.wait_for_deaths(1);
-            assert_eq!(face.pool.cancel(job.key(), true), []);
+            assert_eq!(face.pool.cancel(job.key(), true).unwrap(), []);
             let (returned, losses) = answers(&mut face, &job);
             assert_eq!((returned, losses.len()), (0, 40));
             assert_eq!(losses.iter().filter(|loss| matches!(loss, Loss::Worker { .. })).count(), 1);
@@ -444,17 +493,16 @@ mod tests {
     fn cancelled_while_it_runs() {
         on_a_pool(2, |mut face| {
             let seat = face.launch(None);
-            let other = face.pool.open_job(false);
-            let job = face.pool.open_job(false);
+            let other = face.pool.open_job(JobOptions::default());
+            let job = face.pool.open_job(JobOptions::default());
             face.submit(&job, 0, Mode::Stuck);
             while face.pool.has_waiting() {
                 std::thread::yield_now();
             }
             face.submit(&other, 1, Mode::Large);
-            assert_eq!(face.pool.cancel(job.key(), true), [seat]);
-            assert_eq!(face.pool.cancel(job.key(), true), [], "revoked twice");
+            assert_eq!(face.pool.cancel(job.key(), true).unwrap(), [seat]);
+            assert_eq!(face.pool.cancel(job.key(), true).unwrap(), [], "revoked twice");
             assert_eq!(job.owed(), 1, "answered before the worker is buried");
-            face.children[&seat].kill().unwrap();
             let (returned, losses) = answers(&mut face, &job);
             assert!(returned == 0 && matches!(losses[..], [Loss::Cancelled]), "{losses:?}");
             assert!(matches!(answers(&mut face, &other), (1, losses) if losses.is_empty()));
@@ -473,13 +521,12 @@ mod tests {
             goes_on(&mut face);
             let (mut returned, mut cancelled) = (0, 0);
             for round in 0..200u32 {
-                let (job, bystander) = (face.pool.open_job(false), face.pool.open_job(false));
+                let (job, bystander) =
+                    (face.pool.open_job(JobOptions::default()), face.pool.open_job(JobOptions::default()));
                 face.submit(&job, 0, Mode::Large);
                 face.submit(&bystander, 1, Mode::Small);
                 (0..round * 20).for_each(|_| std::hint::spin_loop());
-                for seat in face.pool.cancel(job.key(), true) {
-                    face.children[&seat].kill().unwrap();
-                }
+                face.pool.cancel(job.key(), true).unwrap();
                 let (ran, losses) = answers(&mut face, &job);
                 assert_eq!(ran + losses.len(), 1);
                 assert!(losses.iter().all(|loss| matches!(loss, Loss::Cancelled)), "{losses:?}");
@@ -496,22 +543,19 @@ mod tests {
     fn expired() {
         on_a_pool(2, |mut face| {
             face.launch(None);
-            let job = face.pool.open_job(false);
+            let limit = std::time::Duration::from_millis(50);
+            let job = face.pool.open_job(JobOptions { limit: Some(limit), ..JobOptions::default() });
+            let started = Instant::now();
             face.submit(&job, 0, Mode::Stuck);
             (1..50).for_each(|number| face.submit(&job, number, Mode::Slow));
-            let (mut sightings, limit) = (Sightings::default(), std::time::Duration::from_millis(50));
-            let started = Instant::now();
-            let mut seats = Vec::new();
-            while seats.is_empty() {
-                seats = face.pool.expire(&mut sightings, limit);
-                face.pool.look_for_exits().unwrap();
-            }
+            face.wait_for_deaths_asleep(1);
             assert!(started.elapsed() >= limit);
-            assert_eq!(face.pool.expire(&mut sightings, limit), [], "revoked twice");
-            seats.iter().for_each(|seat| face.children[seat].kill().unwrap());
             let (returned, losses) = answers(&mut face, &job);
             let pid = face.dead[0].0;
-            assert!(returned == 49 && matches!(losses[..], [Loss::Expired { pid: lost }] if lost == pid), "{losses:?}");
+            assert!(
+                returned == 49 && matches!(losses[..], [Loss::Expired { pid: lost, .. }] if lost == pid),
+                "{losses:?}"
+            );
             goes_on(&mut face);
             face.close();
         });
@@ -524,15 +568,13 @@ mod tests {
         let bell = pool.bell().try_clone_to_owned().unwrap();
         let worker = Worker::sit(pool.region().clone(), pool.take_seat().unwrap(), bell).unwrap();
         assert_eq!(worker.welcome().unwrap().as_deref(), Some(&b"hello"[..]));
-        worker.reach(7);
-        assert_eq!(pool.region().reached(0), 7);
     }
 
     fn termination_answers_everything() {
         on_a_pool(2, |mut face| {
             face.refill = false;
             let (first, second) = (face.launch(None), face.launch(None));
-            let job = face.pool.open_job(false);
+            let job = face.pool.open_job(JobOptions::default());
             (0..50).for_each(|number| face.submit(&job, number, Mode::Stuck));
             face.wait_until_ready(first);
             face.pool.terminate().unwrap();

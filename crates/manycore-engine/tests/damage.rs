@@ -5,9 +5,10 @@
 #![cfg(not(loom))]
 
 use manycore_engine::Kind;
-use manycore_engine::pool::{Answer, Exit, Loss, Message, Next, Pool, Verdict, Work, Worker};
+use manycore_engine::pool::{Answer, Exit, JobOptions, Keeping, Loss, Message, Next, Pool, Verdict, Work, Worker};
 use manycore_engine::shm::arena::{Allocator, BlockRef};
 use manycore_engine::shm::blocks::Home;
+use manycore_engine::shm::channel::{Channel, Got, Wait};
 use manycore_engine::shm::region::Region;
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -52,8 +53,8 @@ fn damage(file: &File, words: &[(u64, u64)]) {
 fn a_damaged_state_costs_one_answer_and_no_hang() {
     let pool = Pool::new(1).unwrap();
     let function = pool.function(Message::of(b"f"), true).unwrap();
-    let job = pool.open_job(false);
-    let work = Work { index: 0, mode: 0, function: &function, message: Message::of(b"x") };
+    let job = pool.open_job(JobOptions::default());
+    let work = Work { index: 0, mode: 0, keeps: Keeping::Nothing, function: &function, message: Message::of(b"x") };
     pool.submit(&job, work).unwrap();
     let seat = pool.take_seat().unwrap();
     let mut worker = Worker::sit(Arc::clone(pool.region()), seat, pool.bell().try_clone_to_owned().unwrap()).unwrap();
@@ -64,6 +65,26 @@ fn a_damaged_state_costs_one_answer_and_no_hang() {
     let mut outcomes = VecDeque::new();
     job.take(&mut outcomes);
     assert!(matches!(outcomes[0].answer, Answer::Lost(Loss::Worker { exit: Exit::Unknown, .. })));
+}
+
+/// Any word of a channel's head may name a process that lives and holds nothing. Only a call that was told to wait
+/// for ever may wait for it: whoever receives has its message, and goes.
+#[test]
+fn no_word_of_a_channel_keeps_a_receiver() {
+    let living = u64::from(std::os::unix::process::parent_id()) << 1;
+    for word in 0..128 {
+        let channel = Channel::create(None).unwrap();
+        channel.try_send(Message::of(b"only one"), Wait::No).unwrap();
+        channel.watch().unwrap();
+        let file = File::from(channel.file().try_clone_to_owned().unwrap());
+        damage(&file, &[(word, living)]);
+        let mut inline = Vec::new();
+        match channel.try_receive(&mut inline, Wait::No) {
+            Ok(Got::Inline(_)) => assert_eq!(inline, b"only one"),
+            Ok(Got::Nothing | Got::Busy) | Err(_) => {}
+            Ok(Got::Block(_)) => panic!("word {word}: a message that nobody has sent"),
+        }
+    }
 }
 
 proptest! {
@@ -149,11 +170,11 @@ proptest! {
     fn a_caller_survives_damage(damaged in words(1 << 16), close in words(256)) {
         let pool = Pool::new(2).unwrap();
         let function = pool.function(Message::of(b"f"), true).unwrap();
-        let job = pool.open_job(false);
+        let job = pool.open_job(JobOptions::default());
         let bytes = [5u8; 3000];
         let submit = |index: u64| {
             let message = Message::of(&bytes[..if index.is_multiple_of(2) { 20 } else { 3000 }]);
-            pool.submit(&job, Work { index, mode: 0, function: &function, message }).is_ok()
+            pool.submit(&job, Work { index, mode: 0, keeps: Keeping::Nothing, function: &function, message }).is_ok()
         };
         let bell = pool.bell().try_clone_to_owned().unwrap();
         let seat = pool.take_seat().unwrap();
@@ -170,7 +191,7 @@ proptest! {
         damage(&file, &damaged);
         damage(&file, &close);
         submitted += (6..12).map(submit).filter(|taken| *taken).count();
-        let _ = pool.room();
+        let _ = pool.room(0);
         let _ = pool.collect();
         let _ = pool.bury(seat, Exit::Signal(9));
         let _ = pool.collect();

@@ -245,3 +245,27 @@ fn a_task_is_finished_or_revoked_never_both() {
         assert!(!table.entry(0).state.revoke(1, 0) && !table.entry(1).state.revoke(1, 0));
     });
 }
+
+/// The caller puts an urgent task before those that wait: it withdraws all of them, moves the head past every position,
+/// and publishes them anew, while a worker claims. Each runs once, and the urgent one before those that were put behind it.
+#[test]
+fn what_waits_is_put_in_another_order() {
+    model(3, || {
+        let table = Table::new(3);
+        table.publish(0, 10);
+        table.publish(1, 11);
+        let worker = process(&table, |table| [table.claim(1), table.claim(1)]);
+        let withdrawn: Vec<usize> = (0..2).filter(|entry| table.queue().withdraw(*entry, *entry as u64)).collect();
+        table.queue().pass_all();
+        table.publish(2, 12);
+        for entry in &withdrawn {
+            table.queue().publish(*entry);
+        }
+        let mut tasks: Vec<u64> = worker.join().unwrap().into_iter().flatten().map(|(_, task)| task).collect();
+        while let Some((_, task)) = table.claim(CALLER) {
+            tasks.push(task);
+        }
+        let place = |task| tasks.iter().position(|claimed| *claimed == task);
+        assert!(tasks.len() == 3 && withdrawn.iter().all(|entry| place(12) < place(10 + *entry as u64)), "{tasks:?}");
+    });
+}

@@ -13,7 +13,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("shm", &["os", "sync", "error"]),
     ("process", &["os", "error"]),
     ("connection", &["os", "sync", "error"]),
-    ("pool", &["shm", "process", "sync", "error"]),
+    ("dispatch", &["error"]),
+    ("pool", &["dispatch", "shm", "process", "os", "sync", "error"]),
 ];
 
 /// What the crate's root gives on from room `error`.
@@ -137,6 +138,29 @@ impl Drop for Complaints {
     }
 }
 
+/// Who may find something out once by a lock: nobody whose threads a forked child may miss. For them there are `sync::Found`
+/// and the binding's `Known`. The first two are asked in the process that made the pool, and in programs of the Rust face.
+const ONCE: &[&str] =
+    &["manycore-engine/src/os/linux/image.rs", "manycore-engine/src/pool/caller.rs", "manycore-python/src/known.rs"];
+
+#[test]
+fn nothing_is_found_out_once_by_a_lock() {
+    let mut complaints = Complaints::default();
+    let crates = root().join("crates");
+    for folder in ["manycore-engine/src", "manycore-python/src"] {
+        for path in files(&crates.join(folder), ".rs") {
+            let allowed = ONCE.iter().any(|name| path.ends_with(name));
+            for (number, line) in code(&read(&path)).iter().enumerate() {
+                let words = ["OnceLock", "OnceCell", "LazyLock", "sync::Once", "Once::new", "intern!"];
+                let found = words.iter().any(|word| line.contains(word));
+                complaints.check(allowed || !found, || {
+                    format!("{}:{}: a child forked in the midst of it would wait for ever", path.display(), number + 1)
+                });
+            }
+        }
+    }
+}
+
 #[test]
 fn rooms_use_only_the_rooms_below() {
     let mut complaints = Complaints::default();
@@ -203,7 +227,7 @@ fn unsafe_stands_where_it_may_and_says_why() {
             }
         }
     }
-    for room in ["pool", "process", "connection"] {
+    for room in ["pool", "process", "connection", "dispatch"] {
         let text = read(&crates.join(format!("manycore-engine/src/{room}/mod.rs")));
         complaints.check(text.contains("#![forbid(unsafe_code)]"), || format!("`{room}` must forbid unsafe code"));
     }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::known::{Known, name};
 use manycore_engine::pool::Message;
 use manycore_engine::shm::channel::{Channel, Got, INLINE, Sent, Wait};
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBytes;
 use std::os::fd::AsRawFd;
 
 use crate::buffer::adopt;
 use crate::codec::{self, Incoming, Scratch, flatten, with_flat};
 use crate::gate;
+use crate::journey;
 
 /// One process's end of a channel.
 #[pyclass(frozen, module = "manycore._engine", name = "Channel")]
@@ -69,14 +69,16 @@ impl PyChannel {
         if !block && self.channel.is_full() {
             return Err(full(py));
         }
-        let mut encoder = Scratch::take();
-        if !encode(&mut encoder, owner, value)? {
-            return Ok(None);
-        }
-        let bytes = encoder.total_len();
-        let patient = owner.is_none() || self.channel.capacity().is_some();
-        let sent = encoder.with_message(|message| self.send(py, message, bytes, patient, block, timeout))?;
-        if sent { Ok(None) } else { flatten(py, &encoder).map(Some) }
+        journey::sending(py, self.channel.file().as_raw_fd(), || {
+            let mut encoder = Scratch::take();
+            if !encode(&mut encoder, owner, value)? {
+                return Ok(None);
+            }
+            let bytes = encoder.total_len();
+            let patient = owner.is_none() || self.channel.capacity().is_some();
+            let sent = encoder.with_message(|message| self.send(py, message, bytes, patient, block, timeout))?;
+            if sent { Ok(None) } else { flatten(py, &encoder).map(Some) }
+        })
     }
 
     /// What `put_encoded` sends; None when the owner was told that there is nothing.
@@ -85,8 +87,11 @@ impl PyChannel {
         owner: Option<&Bound<'py, PyAny>>,
         value: &Bound<'py, PyAny>,
     ) -> PyResult<Option<(usize, Bound<'py, PyBytes>)>> {
-        let mut encoder = Scratch::take();
-        if encode(&mut encoder, owner, value)? { flatten(value.py(), &encoder).map(Some) } else { Ok(None) }
+        let py = value.py();
+        journey::sending(py, self.channel.file().as_raw_fd(), || {
+            let mut encoder = Scratch::take();
+            if encode(&mut encoder, owner, value)? { flatten(py, &encoder).map(Some) } else { Ok(None) }
+        })
     }
 
     /// Sends what `encode` gave; waits for memory and for room as long as it takes.
@@ -248,14 +253,15 @@ impl PyChannel {
 
 /// Encodes `value`; false when its owner was told that this is not possible.
 fn encode(encoder: &mut Scratch, owner: Option<&Bound<'_, PyAny>>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let Err(error) = encoder.encode(value) else { return Ok(true) };
     let py = value.py();
+    let Err(error) = encoder.encode(value) else { return Ok(true) };
     let Some(owner) = owner.filter(|_| error.is_instance_of::<PyException>(py)) else { return Err(error) };
     if let Some(traceback) = error.traceback(py) {
         // Before 3.12 an exception that is on its way keeps its traceback apart.
-        error.value(py).setattr(intern!(py, "__traceback__"), traceback)?;
+        error.value(py).setattr(name!(py, "__traceback__"), traceback)?;
     }
-    owner.call_method1(intern!(py, "_on_queue_feeder_error"), (error.value(py), value))?;
+    journey::lost(py);
+    owner.call_method1(name!(py, "_on_queue_feeder_error"), (error.value(py), value))?;
     Ok(false)
 }
 
@@ -268,12 +274,12 @@ fn first_wait(limit: &mut Option<Option<Instant>>, timeout: Option<f64>) -> PyRe
 }
 
 fn full(py: Python<'_>) -> PyErr {
-    static FULL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static FULL: Known<Py<PyAny>> = Known::new();
     raised(FULL.import(py, "queue", "Full"))
 }
 
 fn empty(py: Python<'_>) -> PyErr {
-    static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static EMPTY: Known<Py<PyAny>> = Known::new();
     raised(EMPTY.import(py, "queue", "Empty"))
 }
 

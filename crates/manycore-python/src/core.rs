@@ -1,85 +1,74 @@
 //! `Core`: a pool as the written half holds it, and the road of one task into it.
 
-use std::collections::HashMap;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use manycore_engine::pool::{Chunks, Function, Job, Pool, Room, Woken, Work};
+use manycore_engine::Kind;
+use manycore_engine::pool::{self, Chunks, Function, Job, Keeping, Pool, Room, Work};
 use manycore_engine::sync::{AtomicU32, Ordering};
-use manycore_engine::{Kind, Result};
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyFunction, PyModule, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::buffer;
+use crate::call::Call;
 use crate::codec::{self, Encoder, Scratch};
 use crate::feed::Feeds;
+use crate::feeders::Feeders;
+use crate::functions::Functions;
 use crate::imap::IMapIterator;
 use crate::map::Map;
-use crate::result::{ApplyResult, Call, Kindred};
+use crate::options::{JobOptions, Wishes};
+use crate::result::{ApplyResult, Kindred};
 use crate::worker::mode;
-use crate::{gate, hooks};
-
-/// How many functions of modules are kept in shared memory.
-const FUNCTIONS: usize = 256;
-
-/// A function of a module, kept alive so that its address stays its own, and
-/// where it is in shared memory.
-type Placed = (Py<PyAny>, Arc<Function>);
+use crate::{answers, gate, hooks, journey};
 
 /// A pool of workers, seen from the process that gives them work.
 #[pyclass(frozen, weakref, module = "manycore._engine")]
 pub(crate) struct Core {
-    pool: Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
     /// Called with a seat when its worker has ended: buries it, starts another.
-    on_exit: Py<PyAny>,
-    functions: Mutex<HashMap<usize, Placed>>,
+    pub(crate) on_exit: Py<PyAny>,
+    /// Called when workers may be started in empty seats.
+    pub(crate) on_vacancy: Py<PyAny>,
+    functions: Functions,
     pub(crate) feeds: Feeds,
     /// No job is accepted any more; once every feed is dry, workers may go.
-    closing: AtomicU32,
+    pub(crate) closing: AtomicU32,
     /// The keeper must end.
-    stopped: AtomicU32,
+    pub(crate) stopped: AtomicU32,
     /// There is something new for the keeper.
-    called: AtomicU32,
+    pub(crate) called: AtomicU32,
     /// Somebody waits for everything to be done.
-    draining: AtomicU32,
+    pub(crate) draining: AtomicU32,
     keeper: Mutex<Option<ThreadId>>,
     /// Threads that have taken work out of the feeds, or run a synchronous job: what
     /// they hold is in no list.
-    in_hand: AtomicU32,
-    /// Feeding threads inside the engine; None once no more may enter.
-    feeders: Mutex<Option<u32>>,
-    feeder_left: Condvar,
-}
-
-/// A feeding thread is inside the engine.
-pub(crate) struct Inside<'a>(&'a Core);
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        if let Some(inside) = &mut *lock(&self.0.feeders) {
-            *inside -= 1;
-        }
-        self.0.feeder_left.notify_all();
-    }
+    pub(crate) in_hand: AtomicU32,
+    /// Everything that was accepted is done and the workers go: nothing can be run again.
+    pub(crate) drained: AtomicU32,
+    /// What a job wants that is told nothing.
+    usual: Arc<Wishes>,
+    pub(crate) feeders: Feeders,
 }
 
 /// Work that a thread has in hand.
-struct InHand<'a>(&'a Core);
+pub(crate) struct InHand<'a>(&'a Core);
 
 impl Drop for InHand<'_> {
     fn drop(&mut self) {
         self.0.in_hand.fetch_sub(1, Ordering::Release);
-        if self.0.closing.load(Ordering::Relaxed) != 0 {
+        if self.0.closing.load(Ordering::Relaxed) != 0 && self.0.pool.is_ours() {
             self.0.close_if_dry();
             self.0.pool.nudge();
         }
     }
 }
 
-/// A lock whose holder cannot leave it half changed.
+/// A lock whose holder cannot leave it half changed. It is taken only by a thread that is attached
+/// to the interpreter, for a moment: so it is free whenever another thread forks.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,14 +76,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[pymethods]
 impl Core {
     /// A pool with `seats` empty seats. `on_exit(seat)` is called, by whichever
-    /// thread notices, when the worker in a seat has ended.
+    /// thread notices, when the worker in a seat has ended; `on_vacancy()` when the
+    /// pause is over after which workers may be started in place of killed ones.
     #[new]
-    fn new(py: Python<'_>, seats: u16, on_exit: Py<PyAny>) -> PyResult<Core> {
+    fn new(py: Python<'_>, seats: u16, on_exit: Py<PyAny>, on_vacancy: Py<PyAny>) -> PyResult<Core> {
         codec::prepare(py)?;
         Ok(Core {
             pool: Pool::new(seats).map_err(gate::raise)?,
             on_exit,
-            functions: Mutex::default(),
+            on_vacancy,
+            functions: Functions::default(),
             feeds: Feeds::default(),
             closing: AtomicU32::new(0),
             stopped: AtomicU32::new(0),
@@ -102,24 +93,20 @@ impl Core {
             draining: AtomicU32::new(0),
             keeper: Mutex::default(),
             in_hand: AtomicU32::new(0),
-            feeders: Mutex::new(Some(0)),
-            feeder_left: Condvar::new(),
+            drained: AtomicU32::new(0),
+            usual: Arc::default(),
+            feeders: Feeders::new(),
         })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
         visit.call(&self.on_exit)?;
-        if let Ok(functions) = self.functions.try_lock() {
-            for (function, _) in functions.values() {
-                visit.call(function)?;
-            }
-        }
-        Ok(())
+        visit.call(&self.on_vacancy)?;
+        self.functions.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        let functions = std::mem::take(&mut *lock(&self.functions));
-        drop(functions);
+        self.functions.clear();
     }
 
     /// The descriptors a worker that is not forked needs: memory and bell.
@@ -135,6 +122,7 @@ impl Core {
 
     /// Takes an empty seat for a worker about to start.
     fn take_seat(&self) -> PyResult<u16> {
+        self.check_ours()?;
         self.pool.take_seat().map_err(gate::raise)
     }
 
@@ -150,16 +138,55 @@ impl Core {
     }
 
     /// The worker in `seat` ended with `exitcode` (as Process.exitcode, None if
-    /// nobody knows). Answers its tasks; says whether another may be started.
-    #[pyo3(signature = (seat, exitcode))]
-    fn bury(&self, seat: u16, exitcode: Option<i32>) -> PyResult<bool> {
-        self.pool.bury(seat, hooks::exit_of(exitcode)).map_err(gate::raise)
+    /// nobody knows), and has left `words` about where it was. Answers its tasks; says whether another may be started.
+    #[pyo3(signature = (seat, exitcode, words=None))]
+    fn bury(&self, seat: u16, exitcode: Option<i32>, words: Option<&str>) -> PyResult<bool> {
+        self.pool.bury_with(seat, hooks::exit_of(exitcode), words.map(Arc::from)).map_err(gate::raise)
+    }
+
+    /// Workers say where they are when they get SIGSTKFLT, and end: those of tasks that take too long are sent it.
+    fn expect_last_words(&self) {
+        self.pool.set_last_words();
+    }
+
+    /// What was done so far, by name.
+    fn statistics(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        self.check_ours()?;
+        let done = self.pool.statistics();
+        let counts = PyDict::new(py);
+        counts.set_item("submitted", done.submitted)?;
+        counts.set_item("in_flight", self.pool.in_flight())?;
+        counts.set_item("returned", done.returned)?;
+        counts.set_item("raised", done.raised)?;
+        counts.set_item("lost", done.lost)?;
+        counts.set_item("cancelled", done.cancelled)?;
+        counts.set_item("expired", done.expired)?;
+        counts.set_item("workers_ended", done.ended)?;
+        counts.set_item("busy", done.running as f64 / 1e9)?;
+        Ok(counts.unbind())
+    }
+
+    /// Whether workers may be started now: not during the pause after some were killed in their start.
+    #[getter]
+    fn may_hire(&self) -> bool {
+        self.pool.may_hire()
+    }
+
+    /// How many workers in a row were killed in their start.
+    #[getter]
+    fn killed_starts(&self) -> u32 {
+        self.pool.killed_starts()
+    }
+
+    /// Seats that are empty now are to stay so.
+    fn leave_empty(&self) {
+        self.pool.leave_empty();
     }
 
     /// Whether tasks wait that no worker has claimed.
     #[getter]
     fn has_waiting(&self) -> bool {
-        self.pool.has_waiting() || !self.is_dry()
+        self.pool.is_ours() && (self.pool.has_waiting() || !self.is_dry())
     }
 
     /// No job is accepted any more. Workers end when those accepted are done.
@@ -179,26 +206,37 @@ impl Core {
         self.closing.store(1, Ordering::Relaxed);
         py.detach(|| self.pool.terminate()).map_err(gate::raise)?;
         self.feeds.abort(py, self);
-        self.expel_feeders(py);
+        self.feeders.expel(py);
         Ok(())
     }
 
     /// Every worker has ended: the memory that no result needs goes back at once.
     fn retire(&self) -> PyResult<()> {
-        self.pool.retire().map_err(gate::raise)
+        if self.pool.is_ours() { self.pool.retire().map_err(gate::raise) } else { Ok(()) }
     }
 
     /// Waits until every job accepted so far is fed, answered and called back for.
     /// For a closed pool; nobody may be left to take results, so none is waited for.
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.pool.is_ours() {
+            return Ok(());
+        }
         self.draining.store(1, Ordering::Relaxed);
         let is_keeper = *lock(&self.keeper) == Some(std::thread::current().id());
         loop {
             let seen = self.pool.events();
             self.feeds.open_windows();
+            self.revive(py)?;
             self.pump(py)?;
-            if self.is_dry() && self.pool.in_flight() == 0 && (is_keeper || !self.feeds.has_kept()) {
-                return Ok(());
+            // What is news, and what is kept, is the keeper's to do.
+            let served = || !self.pool.has_news() && !self.feeds.has_kept();
+            if self.is_dry() && self.pool.in_flight() == 0 && (is_keeper || served()) {
+                self.drained.store(1, Ordering::SeqCst);
+                // Whoever runs something again says so first, and looks then.
+                if self.is_dry() && self.pool.in_flight() == 0 {
+                    return Ok(());
+                }
+                self.drained.store(0, Ordering::SeqCst);
             }
             self.wait(py, || self.pool.wait_for_event(seen, None))?;
         }
@@ -206,12 +244,16 @@ impl Core {
 
     /// Buries the workers that have ended; does not sleep.
     fn watch(&self, py: Python<'_>) -> PyResult<()> {
-        self.look_around(py)
+        // A forked child would take the news of their deaths from the process whose they are.
+        if self.pool.is_ours() { self.look_around(py) } else { Ok(()) }
     }
 
     /// The keeper's loop: does what nobody waits for, until the pool is stopped.
     /// A pool has one keeper; a second one returns at once.
     fn keep(&self, py: Python<'_>) {
+        if !self.pool.is_ours() {
+            return;
+        }
         {
             let mut keeper = lock(&self.keeper);
             if keeper.is_some() {
@@ -238,13 +280,16 @@ impl Core {
 
     /// Ends the keeper, whatever it waits for.
     fn stop(&self) {
+        if !self.pool.is_ours() {
+            return;
+        }
         self.stopped.store(1, Ordering::Relaxed);
         self.called.store(0, Ordering::Relaxed);
         self.call_keeper();
     }
 
     /// Submits `function(*args, **kwargs)`; `owner` is kept alive until it is answered.
-    #[pyo3(signature = (owner, function, args, kwargs=None, callback=None, error_callback=None))]
+    #[pyo3(signature = (owner, function, args, kwargs=None, callback=None, error_callback=None, options=None))]
     #[allow(clippy::too_many_arguments)]
     fn apply_async(
         slf: &Bound<'_, Self>,
@@ -254,9 +299,12 @@ impl Core {
         kwargs: Option<&Bound<'_, PyDict>>,
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
+        options: Option<&Bound<'_, JobOptions>>,
     ) -> PyResult<Py<ApplyResult>> {
         slf.get().check_ours()?;
-        let call = Call::new(slf.get(), function, args, kwargs, callback.is_some() || error_callback.is_some());
+        let wishes = Wishes::of(options, &slf.get().usual);
+        let kept = callback.is_some() || error_callback.is_some() || wishes.retries > 0;
+        let call = Call::new(slf.get(), function, args, kwargs, wishes, kept);
         ApplyResult::start(slf, owner, Kindred::Call(call), callback, error_callback)
     }
 
@@ -273,7 +321,8 @@ impl Core {
     ) -> PyResult<Py<PyAny>> {
         self.check_ours()?;
         let _in_hand = self.take_in_hand();
-        let map = Map::new(self, function, items, starred, Chunks::new(chunksize, workers), false);
+        let chunks = Chunks::new(chunksize, workers);
+        let map = Map::new(self, function, items, starred, chunks, Arc::clone(&self.usual), (false, false));
         loop {
             let seen = self.pool.events();
             match map.advance(py, self) {
@@ -284,7 +333,9 @@ impl Core {
     }
 
     /// Starts a map; see `apply_async` and `map`.
-    #[pyo3(signature = (owner, function, items, starred, workers, chunksize=None, callback=None, error_callback=None))]
+    #[pyo3(signature = (
+        owner, function, items, starred, workers, chunksize=None, callback=None, error_callback=None, options=None
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn map_async(
         slf: &Bound<'_, Self>,
@@ -296,15 +347,18 @@ impl Core {
         chunksize: Option<usize>,
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
+        options: Option<&Bound<'_, JobOptions>>,
     ) -> PyResult<Py<ApplyResult>> {
         slf.get().check_ours()?;
         let kept = callback.is_some() || error_callback.is_some();
-        let map = Map::new(slf.get(), function, items, starred, Chunks::new(chunksize, workers), kept);
-        ApplyResult::start(slf, owner, Kindred::Map(Box::new(map)), callback, error_callback)
+        let (chunks, wishes) = (Chunks::new(chunksize, workers), Wishes::of(options, &slf.get().usual));
+        let map = Map::new(slf.get(), function, items, starred, chunks, wishes, (kept, true));
+        ApplyResult::start(slf, owner, Kindred::Map(Arc::new(map)), callback, error_callback)
     }
 
     /// Starts a lazy map over the iterator `source`; one `threaded` is fed from a
     /// thread that works with a `Feeder`.
+    #[pyo3(signature = (owner, function, source, ordered, chunksize, window, threaded, options=None))]
     #[allow(clippy::too_many_arguments)]
     fn imap(
         slf: &Bound<'_, Self>,
@@ -315,9 +369,20 @@ impl Core {
         chunksize: usize,
         window: usize,
         threaded: bool,
+        options: Option<&Bound<'_, JobOptions>>,
     ) -> PyResult<Py<IMapIterator>> {
         slf.get().check_ours()?;
-        IMapIterator::start(slf, owner, function, source, ordered, chunksize, window, threaded)
+        IMapIterator::start(
+            slf,
+            owner,
+            function,
+            source,
+            ordered,
+            chunksize,
+            window,
+            threaded,
+            Wishes::of(options, &slf.get().usual),
+        )
     }
 
     /// Runs `function(*args, **kwargs)` in a worker and returns what it returns.
@@ -331,16 +396,16 @@ impl Core {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.check_ours()?;
         let _in_hand = self.take_in_hand();
-        let job = self.pool.open_job(false);
-        while !self.submit_call(py, &job, function, args, kwargs)? {
-            self.wait(py, || self.pool.wait_for_room(None))?;
+        let job = self.pool.open_job(pool::JobOptions::default());
+        while !self.submit_call(py, &job, 0, function, args, kwargs)? {
+            self.wait(py, || self.pool.wait_for_room(0, None))?;
         }
         let mut outcomes = std::collections::VecDeque::new();
         loop {
             self.wait(py, || self.pool.wait_for(job.key(), None))?;
             job.take(&mut outcomes);
             if let Some(outcome) = outcomes.pop_front() {
-                let value = crate::result::value_of(py, outcome.answer, || name_of(function));
+                let value = answers::value_of(py, &outcome.answer, None, || name_of(function));
                 return hooks::after_signals(py, value);
             }
         }
@@ -358,58 +423,6 @@ impl Core {
         &self.pool
     }
 
-    /// Lets a feeding thread in, unless the pool has ended.
-    pub(crate) fn enter_feeder(&self) -> Option<Inside<'_>> {
-        let mut feeders = lock(&self.feeders);
-        *feeders.as_mut()? += 1;
-        Some(Inside(self))
-    }
-
-    /// Waits until no feeding thread is inside. The interpreter ends such threads
-    /// at exit wherever they take its lock again, which must not be here.
-    fn expel_feeders(&self, py: Python<'_>) {
-        py.detach(|| {
-            let mut feeders = lock(&self.feeders);
-            while feeders.is_some_and(|inside| inside > 0) {
-                feeders = self.feeder_left.wait(feeders).unwrap_or_else(PoisonError::into_inner);
-            }
-            *feeders = None;
-        });
-    }
-
-    /// Waits by `call`, burying workers meanwhile, until it says Ready once.
-    pub(crate) fn wait(&self, py: Python<'_>, call: impl Fn() -> Result<Woken> + Send + Sync) -> PyResult<()> {
-        while gate::enter(py, &call)? == Woken::Exits {
-            self.bury_exited(py)?;
-        }
-        Ok(())
-    }
-
-    fn bury_exited(&self, py: Python<'_>) -> PyResult<()> {
-        let mut seats = self.pool.take_exited().into_iter();
-        while let Some(seat) = seats.next() {
-            if let Err(error) = self.on_exit.call1(py, (seat,)) {
-                // A signal's handler may raise in the midst of it; nobody may forget a death.
-                self.pool.put_back_exited(std::iter::once(seat).chain(seats));
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Collects what workers have finished; does not sleep.
-    pub(crate) fn collect(&self) -> PyResult<()> {
-        self.pool.collect().map_err(gate::raise)
-    }
-
-    /// Looks, without sleeping, for workers that have ended.
-    pub(crate) fn look_around(&self, py: Python<'_>) -> PyResult<()> {
-        if self.pool.look_for_exits().map_err(gate::raise)? {
-            self.bury_exited(py)?;
-        }
-        Ok(())
-    }
-
     /// Submits from every feed what there is room for.
     pub(crate) fn pump(&self, py: Python<'_>) -> PyResult<()> {
         if !self.feeds.is_dry() {
@@ -419,7 +432,7 @@ impl Core {
         Ok(())
     }
 
-    fn take_in_hand(&self) -> InHand<'_> {
+    pub(crate) fn take_in_hand(&self) -> InHand<'_> {
         self.in_hand.fetch_add(1, Ordering::Acquire);
         InHand(self)
     }
@@ -444,35 +457,6 @@ impl Core {
         }
     }
 
-    fn keep_once(&self, py: Python<'_>) -> PyResult<()> {
-        let seen = self.pool.events();
-        self.serve(py);
-        self.pump(py)?;
-        let hungry = (!self.feeds.is_dry()).then_some(seen);
-        let awake = hungry.is_some() || self.feeds.has_kept();
-        let called = || self.called.load(Ordering::Relaxed) != 0 || self.stopped.load(Ordering::Relaxed) != 0;
-        self.wait(py, || {
-            if called() {
-                Ok(Woken::Ready)
-            } else if awake {
-                self.pool.wait_as_keeper(hungry, &called)
-            } else {
-                self.pool.doze()
-            }
-        })
-    }
-
-    /// Calls back for what has arrived, and for what failed before it was submitted.
-    fn serve(&self, py: Python<'_>) {
-        for key in self.pool.take_news().into_iter().chain(self.feeds.take_again()) {
-            self.feeds.serve(py, self, key);
-        }
-        self.feeds.serve_failed(py, self);
-        if self.draining.load(Ordering::Relaxed) != 0 {
-            self.pool.nudge();
-        }
-    }
-
     /// The pool's verbs are for the process that made it: a forked child has the
     /// value, and would publish from a stale account.
     pub(crate) fn check_ours(&self) -> PyResult<()> {
@@ -485,7 +469,7 @@ impl Core {
     /// Why a task cannot be submitted any more.
     pub(crate) fn closed_error(&self, py: Python<'_>, task: impl FnOnce() -> String) -> PyErr {
         match self.pool.broken() {
-            Some(loss) => hooks::lost(py, &loss, task),
+            Some(loss) => hooks::lost(py, &loss, None, task),
             None => PyValueError::new_err("Pool not running"),
         }
     }
@@ -494,22 +478,17 @@ impl Core {
     /// name, so it is placed once for the life of the pool; anything else may have
     /// changed since the last job and is placed anew.
     pub(crate) fn function(&self, function: &Bound<'_, PyAny>) -> PyResult<Arc<Function>> {
-        let address = function.as_ptr() as usize;
-        if let Some((_, known)) = lock(&self.functions).get(&address) {
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.functions.get(function) {
+            return Ok(known);
         }
-        let lasting = is_lasting(function);
+        codec::by_value::settle(function)?;
         let mut encoder = Scratch::take();
-        encoder.encode_pickled(function)?;
+        journey::placing(function.py(), self.file(), || encoder.encode_pickled(function))?;
+        // What goes by value carries variables, which change.
+        let lasting = !encoder.is_by_value() && codec::is_lasting(function);
         let placed = encoder.with_message(|message| self.pool.function(message, lasting)).map_err(gate::raise)?;
         if lasting {
-            let mut functions = lock(&self.functions);
-            let full = functions.len() >= FUNCTIONS;
-            let old = if full { std::mem::take(&mut *functions) } else { HashMap::new() };
-            functions.insert(address, (function.clone().unbind(), Arc::clone(&placed)));
-            drop(functions);
-            // Only now: what is dropped may run any code.
-            drop(old);
+            self.functions.keep(function, &placed);
         }
         Ok(placed)
     }
@@ -519,17 +498,25 @@ impl Core {
         &self,
         py: Python<'_>,
         job: &Job,
+        priority: i32,
         function: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<bool> {
-        if self.pool.room().map_err(gate::raise)? == Room::No {
+        if self.pool.room(priority).map_err(gate::raise)? == Room::No {
             return Ok(false);
         }
         let placed = self.function(function)?;
-        let mut encoder = Scratch::take();
-        encoder.encode_call(args, kwargs)?;
-        self.send(py, &encoder, job, 0, mode::CALL, &placed, || name_of(function))
+        journey::submitting(py, self.file(), || {
+            let mut encoder = Scratch::take();
+            encoder.encode_call(args, kwargs)?;
+            self.send(py, &encoder, job, 0, (mode::CALL, Keeping::Nothing), &placed, || name_of(function))
+        })
+    }
+
+    /// The memory file that messages lie in.
+    pub(crate) fn file(&self) -> i32 {
+        self.pool.region().file().as_raw_fd()
     }
 
     /// Submits the message in `encoder` as task `index` of `job`. False when
@@ -541,12 +528,12 @@ impl Core {
         encoder: &Encoder,
         job: &Job,
         index: u64,
-        mode: u32,
+        (mode, keeps): (u32, Keeping),
         function: &Arc<Function>,
         task: impl FnOnce() -> String,
     ) -> PyResult<bool> {
         let sent = encoder.with_message(|message| {
-            let work = Work { index, mode, function, message };
+            let work = Work { index, mode, keeps, function, message };
             gate::copying(py, encoder.total_len(), || self.pool.submit(job, work))
         });
         match sent {
@@ -555,26 +542,4 @@ impl Core {
             Err(error) => Err(gate::raise(error)),
         }
     }
-}
-
-/// Whether pickle writes `function` as a name that never changes.
-fn is_lasting(function: &Bound<'_, PyAny>) -> bool {
-    if codec::has_extra_reducers(function.py()) {
-        return false;
-    }
-    if function.is_exact_instance_of::<PyFunction>() {
-        return true;
-    }
-    if function.is_exact_instance_of::<PyCFunction>() {
-        let owner = function.getattr("__self__");
-        return owner.is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>());
-    }
-    function.is_instance_of::<PyType>() && function.get_type().is(function.py().get_type::<PyType>())
-}
-
-/// How many processors this process may use: its affinity, cut down by the CPU
-/// quotas of its control groups.
-#[pyfunction]
-pub(crate) fn usable_cpu_count() -> usize {
-    manycore_engine::os::cpus::usable()
 }

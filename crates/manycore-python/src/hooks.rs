@@ -1,16 +1,23 @@
 //! What the compiled half asks of the written half: exceptions, and how they travel.
 
+use crate::known::Known;
 use manycore_engine::pool::{Exit, Loss, Payload};
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+use std::time::Duration;
 
 use crate::codec::{self, Incoming};
 
 /// The module `manycore._remote`, imported when first needed.
 fn remote(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
-    static REMOTE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    static REMOTE: Known<Py<PyModule>> = Known::new();
     Ok(REMOTE.get_or_try_init(py, || py.import("manycore._remote").map(Bound::unbind))?.bind(py))
+}
+
+/// The module `manycore._awaiting`, imported when first needed.
+pub(crate) fn awaiting(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static AWAITING: Known<Py<PyModule>> = Known::new();
+    Ok(AWAITING.get_or_try_init(py, || py.import("manycore._awaiting").map(Bound::unbind))?.bind(py))
 }
 
 /// An exception object as the error it is.
@@ -68,6 +75,15 @@ pub(crate) fn encoding_error(py: Python<'_>, reason: &PyErr, value: &Bound<'_, P
     }
 }
 
+/// Sees to it that `original` is among the contexts of `raised`, which a callback raised that was told of it.
+pub(crate) fn keep_in_context(py: Python<'_>, raised: &Py<PyBaseException>, original: &Py<PyBaseException>) {
+    let kept = remote(py).and_then(|remote| remote.getattr("keep_in_context")?.call1((raised, original)));
+    if let Err(error) = kept {
+        // Only when the interpreter ends under the callback. The exception itself is not lost by that.
+        error.write_unraisable(py, None);
+    }
+}
+
 /// What a worker sends for an exception: plain data that always decodes.
 pub(crate) fn describe<'py>(py: Python<'py>, exception: &PyErr) -> PyResult<Bound<'py, PyAny>> {
     let value = exception.value(py);
@@ -80,33 +96,56 @@ pub(crate) fn describe<'py>(py: Python<'py>, exception: &PyErr) -> PyResult<Boun
 
 /// The exception behind what [`describe`] made, as the caller sees it.
 pub(crate) fn raised(py: Python<'_>, payload: &Payload) -> PyErr {
-    let rebuilt =
-        codec::decode(py, &Incoming::of(payload)).and_then(|parts| remote(py)?.getattr("rebuild")?.call1((parts,)));
-    match rebuilt {
+    match codec::decode(py, &Incoming::of(payload)) {
+        Ok(parts) => rebuilt(py, &parts),
+        Err(failure) => failure,
+    }
+}
+
+/// As [`raised`], from what was decoded.
+pub(crate) fn rebuilt(py: Python<'_>, parts: &Bound<'_, PyAny>) -> PyErr {
+    match remote(py).and_then(|remote| remote.getattr("rebuild")?.call1((parts,))) {
         Ok(value) => error(value),
         Err(failure) => failure,
     }
 }
 
 /// The exception for a task that no worker will answer; `task` says which.
-pub(crate) fn lost(py: Python<'_>, loss: &Loss, task: impl FnOnce() -> String) -> PyErr {
+pub(crate) fn lost(py: Python<'_>, loss: &Loss, limit: Option<Duration>, task: impl FnOnce() -> String) -> PyErr {
     let made = match loss {
-        Loss::Worker { pid, exit } => {
-            remote(py).and_then(|remote| remote.getattr("worker_lost")?.call1((*pid, exit_code(*exit), task())))
+        Loss::Worker { pid, exit, words } => remote(py).and_then(|remote| {
+            remote.getattr("worker_lost")?.call1((*pid, exit_code(*exit), task(), words.as_deref()))
+        }),
+        Loss::Expired { pid, words } => {
+            let limit = limit.map(|limit| limit.as_secs_f64());
+            remote(py).and_then(|remote| remote.getattr("task_timeout")?.call1((*pid, limit, task(), words.as_deref())))
         }
+        Loss::Cancelled => return cancelled(py, task),
         Loss::Start { report: Some(report), .. } => return raised(py, report),
         Loss::Start { pid, exit, report: None } => {
             remote(py).and_then(|remote| remote.getattr("start_lost")?.call1((*pid, exit_code(*exit))))
         }
-        // This face takes no task back by itself: one that was, was so with the pool.
-        Loss::Terminated | Loss::Cancelled | Loss::Expired { .. } => {
-            remote(py).and_then(|remote| remote.getattr("terminated")?.call1((task(),)))
-        }
+        Loss::Terminated => remote(py).and_then(|remote| remote.getattr("terminated")?.call1((task(),))),
     };
     match made {
         Ok(value) => error(value),
         Err(failure) => failure,
     }
+}
+
+/// `manycore.TaskCancelled` for `task`.
+pub(crate) fn cancelled(py: Python<'_>, task: impl FnOnce() -> String) -> PyErr {
+    match remote(py).and_then(|remote| remote.getattr("cancelled")?.call1((task(),))) {
+        Ok(value) => error(value),
+        Err(failure) => failure,
+    }
+}
+
+/// Whether `error` is what [`cancelled`] makes.
+pub(crate) fn is_cancelled(py: Python<'_>, error: &Bound<'_, PyAny>) -> bool {
+    remote(py)
+        .and_then(|remote| remote.getattr("TaskCancelled"))
+        .is_ok_and(|class| error.is_instance(&class).unwrap_or(false))
 }
 
 /// An exit as Python counts: minus the signal's number, or None.

@@ -1,17 +1,16 @@
 //! `ApplyResult`: the caller's half of an asynchronous call or map.
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use manycore_engine::pool::{Answer, Job};
-use pyo3::exceptions::{PyBaseException, PyValueError};
+use manycore_engine::sync::{AtomicU32, Ordering};
+use pyo3::exceptions::{PyAttributeError, PyBaseException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::PyType;
 
-use crate::codec::{self, Incoming};
-use crate::core::{Core, lock, name_of};
+use crate::call::{Call, Heard};
+use crate::core::{Core, lock};
 use crate::feed::Feed;
 use crate::map::Map;
 use crate::{gate, hooks};
@@ -19,46 +18,13 @@ use crate::{gate, hooks};
 /// A thread that waits for another to settle a result looks for signals this often.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
-/// The value of an answer, or the exception it stands for.
-pub(crate) fn value_of<'py>(py: Python<'py>, answer: Answer, task: impl Fn() -> String) -> PyResult<Bound<'py, PyAny>> {
-    hooks::whole(py, || match &answer {
-        Answer::Returned(payload) => codec::decode(py, &Incoming::of(payload)),
-        Answer::Raised(payload) => Err(hooks::raised(py, payload)),
-        Answer::Lost(loss) => Err(hooks::lost(py, loss, &task)),
-    })
-}
-
-/// Positional and keyword arguments.
-type Arguments = (Py<PyTuple>, Option<Py<PyDict>>);
-
-/// One call, submitted or waiting for room.
-pub(crate) struct Call {
-    job: Job,
-    function: Py<PyAny>,
-    /// The arguments, until they are in shared memory.
-    waiting: Mutex<Option<Arguments>>,
-}
-
-impl Call {
-    pub(crate) fn new(
-        core: &Core,
-        function: &Bound<'_, PyAny>,
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-        kept: bool,
-    ) -> Call {
-        Call {
-            job: core.pool().open_job(kept),
-            function: function.clone().unbind(),
-            waiting: Mutex::new(Some((args.clone().unbind(), kwargs.map(|kwargs| kwargs.clone().unbind())))),
-        }
-    }
-}
+/// The value, or the exception.
+type Outcome = Result<Py<PyAny>, Py<PyBaseException>>;
 
 /// What a result is the result of.
 pub(crate) enum Kindred {
     Call(Call),
-    Map(Box<Map>),
+    Map(Arc<Map>),
 }
 
 enum State {
@@ -67,8 +33,7 @@ enum State {
     Settling,
     /// It failed before anything could be submitted; the keeper will call back.
     Failed(PyErr),
-    /// The value, or the exception.
-    Done(Result<Py<PyAny>, Py<PyBaseException>>),
+    Done(Outcome),
 }
 
 /// What an attempt to settle a result found.
@@ -88,9 +53,29 @@ pub(crate) struct ApplyResult {
     owner: Mutex<Option<Py<PyAny>>>,
     work: Kindred,
     state: Mutex<State>,
-    settled: Condvar,
+    /// The state has changed.
+    settled: gate::Changes,
     callback: Option<Py<PyAny>>,
     error_callback: Option<Py<PyAny>>,
+    /// 1 once the keeper settles it, because somebody is called when it is done.
+    kept: AtomicU32,
+    /// Called, each once, when it is done.
+    awaiting: Mutex<Vec<Py<PyAny>>>,
+}
+
+impl Drop for ApplyResult {
+    fn drop(&mut self) {
+        let Kindred::Map(map) = &self.work else { return };
+        let core = self.core.get();
+        core.feeds.release(map.job().key());
+        // As in the standard package, all of it is run.
+        if core.goes_on() && !map.is_answered() && !matches!(self.state.get_mut(), Ok(State::Done(_))) {
+            core.feeds.adopt(map);
+            core.pool().keep(map.job().key(), true);
+            core.feeds.look_again(map.job().key());
+            core.call_keeper();
+        }
+    }
 }
 
 impl ApplyResult {
@@ -102,26 +87,31 @@ impl ApplyResult {
         error_callback: Option<Py<PyAny>>,
     ) -> PyResult<Py<ApplyResult>> {
         let py = core.py();
-        let result = Py::new(
+        let is_kept = callback.is_some()
+            || error_callback.is_some()
+            || matches!(&work, Kindred::Call(call) if call.may_be_retried());
+        let result = Bound::new(
             py,
             ApplyResult {
                 core: core.clone().unbind(),
                 owner: Mutex::new(Some(owner)),
                 work,
                 state: Mutex::new(State::Open),
-                settled: Condvar::new(),
+                settled: gate::Changes::default(),
                 callback,
                 error_callback,
+                kept: AtomicU32::new(u32::from(is_kept)),
+                awaiting: Mutex::default(),
             },
         )?;
         let (this, core) = (result.get(), core.get());
         if matches!(&this.work, Kindred::Map(map) if map.is_empty()) {
             // As in the standard package: ready at once, and nobody is called back.
             *lock(&this.state) = State::Done(Ok(pyo3::types::PyList::empty(py).unbind().into_any()));
-            return Ok(result);
+            return Ok(result.unbind());
         }
-        if this.is_kept() {
-            core.feeds.keep(this.key(), result.clone_ref(py));
+        if is_kept {
+            core.feeds.keep(this.key(), &result);
             core.call_keeper();
         }
         match &this.work {
@@ -129,25 +119,41 @@ impl ApplyResult {
                 if core.feeds.has_deferred() {
                     core.pump(py)?;
                 }
-                if core.feeds.has_deferred() || !Self::submit(&result, py, core) {
-                    core.feeds.defer(result.clone_ref(py));
+                // Behind those that waited before, unless it is more urgent.
+                if core.feeds.has_deferred_before(this.priority()) || !Self::submit(&result, core) {
+                    core.feeds.defer(result.clone().unbind());
                     core.call_keeper();
                 }
             }
-            Kindred::Map(_) => {
-                if !Self::feed(&result, py, core) {
-                    core.feeds.add(Feed::Map(result.clone_ref(py)));
+            Kindred::Map(map) => {
+                // Until it is done: a worker's death may leave something to be run again.
+                core.feeds.mind(map);
+                if !Self::feed(&result, core) {
+                    core.feeds.add(Feed::Map(result.clone().unbind()));
                     core.call_keeper();
                 }
             }
         }
-        Ok(result)
+        Ok(result.unbind())
     }
 
-    fn key(&self) -> u64 {
+    /// What it is the result of.
+    pub(crate) fn work(&self) -> &Kindred {
+        &self.work
+    }
+
+    pub(crate) fn key(&self) -> u64 {
         match &self.work {
             Kindred::Call(call) => call.job.key(),
             Kindred::Map(map) => map.job().key(),
+        }
+    }
+
+    /// Higher first.
+    pub(crate) fn priority(&self) -> i32 {
+        match &self.work {
+            Kindred::Call(call) => call.priority(),
+            Kindred::Map(map) => map.priority(),
         }
     }
 
@@ -160,69 +166,71 @@ impl ApplyResult {
     }
 
     fn is_kept(&self) -> bool {
-        self.callback.is_some() || self.error_callback.is_some()
+        self.kept.load(Ordering::Acquire) != 0
     }
 
-    /// Submits a call that waited for room. False: there is still none.
-    pub(crate) fn submit(this: &Py<Self>, py: Python<'_>, core: &Core) -> bool {
-        let Kindred::Call(call) = &this.get().work else { return true };
-        let Some((args, kwargs)) = lock(&call.waiting).take() else { return true };
-        let kwargs_bound = kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-        let submit = || core.submit_call(py, &call.job, call.function.bind(py), args.bind(py), kwargs_bound);
-        match hooks::whole(py, submit) {
-            Ok(true) => true,
-            Ok(false) => {
-                *lock(&call.waiting) = Some((args, kwargs));
-                false
-            }
+    /// Submits a call that waits for room. False: there is still none.
+    pub(crate) fn submit(slf: &Bound<'_, Self>, core: &Core) -> bool {
+        let this = slf.get();
+        let Kindred::Call(call) = &this.work else { return true };
+        match call.submit(slf.py(), core) {
+            Ok(submitted) => submitted,
             Err(error) => {
-                *lock(&this.get().state) = State::Failed(error);
-                this.get().settled.notify_all();
-                Self::tell_keeper_of_failure(this, py, core);
+                Self::fail(slf, core, error);
                 true
             }
         }
     }
 
+    /// It fails with `error`, without an answer.
+    fn fail(slf: &Bound<'_, Self>, core: &Core, error: PyErr) {
+        let this = slf.get();
+        *lock(&this.state) = State::Failed(error);
+        this.settled.announce();
+        Self::tell_keeper_of_failure(slf, core);
+    }
+
     /// Submits what a map has room for. True: there is nothing left to submit.
-    pub(crate) fn feed(this: &Py<Self>, py: Python<'_>, core: &Core) -> bool {
-        let Kindred::Map(map) = &this.get().work else { return true };
+    pub(crate) fn feed(slf: &Bound<'_, Self>, core: &Core) -> bool {
+        let this = slf.get();
+        let Kindred::Map(map) = &this.work else { return true };
         if map.is_dry() {
             return true;
         }
-        if this.get().is_kept() {
+        if this.is_kept() {
             // Settling would call back, which is the keeper's to do.
-            if map.feed(py, core) {
+            if map.feed(slf.py(), core) {
                 core.feeds.look_again(map.job().key());
                 core.call_keeper();
             }
-            Self::tell_keeper_of_failure(this, py, core);
+            Self::tell_keeper_of_failure(slf, core);
         } else {
-            this.get().advance(py, core);
+            Self::advance(slf, core);
         }
         map.is_dry()
     }
 
     /// Nothing will arrive that would make the keeper look at a result of which
     /// everything there was to submit has failed.
-    fn tell_keeper_of_failure(this: &Py<Self>, py: Python<'_>, core: &Core) {
-        if this.get().is_kept() && this.get().owes_nothing() {
-            core.feeds.fail(this.clone_ref(py));
+    fn tell_keeper_of_failure(slf: &Bound<'_, Self>, core: &Core) {
+        if slf.get().is_kept() && slf.get().owes_nothing() {
+            core.feeds.fail(slf.clone().unbind());
             core.call_keeper();
         }
     }
 
     /// The pool has ended, and this will never be answered.
-    pub(crate) fn give_up(&self, py: Python<'_>, core: &Core) {
-        let error = core.closed_error(py, || "it".to_owned());
-        *lock(&self.state) = State::Failed(error);
-        self.advance(py, core);
+    pub(crate) fn give_up(slf: &Bound<'_, Self>, core: &Core) {
+        let error = core.closed_error(slf.py(), || "it".to_owned());
+        *lock(&slf.get().state) = State::Failed(error);
+        Self::advance(slf, core);
     }
 
     /// Takes what has arrived; settles the result when that is all of it.
-    pub(crate) fn advance(&self, py: Python<'_>, core: &Core) -> Progress {
+    pub(crate) fn advance(slf: &Bound<'_, Self>, core: &Core) -> Progress {
+        let (py, this) = (slf.py(), slf.get());
         let failed = {
-            let mut state = lock(&self.state);
+            let mut state = lock(&this.state);
             match std::mem::replace(&mut *state, State::Settling) {
                 State::Open => None,
                 State::Settling => return Progress::Elsewhere,
@@ -233,70 +241,96 @@ impl ApplyResult {
                 }
             }
         };
-        let outcome = match (failed, &self.work) {
+        let outcome = match (failed, &this.work) {
             (Some(error), _) => Some(Err(error)),
             (None, Kindred::Map(map)) => map.advance(py, core),
             (None, Kindred::Call(call)) => {
-                let mut outcomes = VecDeque::new();
-                call.job.take(&mut outcomes);
-                outcomes
-                    .pop_front()
-                    .map(|outcome| value_of(py, outcome.answer, || name_of(call.function.bind(py))).map(Bound::unbind))
+                match call.job.take_one().map(|outcome| call.hear(py, core, &outcome.answer)) {
+                    None => None,
+                    Some(Heard::Result(result)) => Some(result),
+                    Some(Heard::Again) => match call.submit(py, core) {
+                        Ok(true) => None,
+                        Ok(false) => {
+                            core.feeds.defer(slf.clone().unbind());
+                            None
+                        }
+                        Err(error) => Some(Err(error)),
+                    },
+                }
             }
         };
         let Some(outcome) = outcome else {
-            *lock(&self.state) = State::Open;
-            self.settled.notify_all();
+            let mut state = lock(&this.state);
+            // It may have failed meanwhile: cancelled before it was submitted again.
+            if matches!(*state, State::Settling) {
+                *state = State::Open;
+            }
+            drop(state);
+            this.settled.announce();
             return Progress::Open;
         };
-        let outcome = outcome.map_err(|error| error.into_value(py));
-        self.call_back(py, &outcome);
-        *lock(&self.state) = State::Done(outcome);
-        self.settled.notify_all();
-        if self.is_kept() {
-            core.feeds.release(self.key());
+        let outcome = this.call_back(py, outcome.map_err(|error| error.into_value(py)));
+        *lock(&this.state) = State::Done(outcome);
+        this.settled.announce();
+        if this.is_kept() || matches!(&this.work, Kindred::Map(_)) {
+            core.feeds.release(this.key());
+            this.wake_awaiting(py);
         }
-        let owner = lock(&self.owner).take();
+        let owner = lock(&this.owner).take();
         drop(owner);
         Progress::Done
     }
 
-    fn call_back(&self, py: Python<'_>, outcome: &Result<Py<PyAny>, Py<PyBaseException>>) {
-        let called = match outcome {
-            Ok(value) => self.callback.as_ref().map(|callback| callback.call1(py, (value,))),
-            Err(error) => self.error_callback.as_ref().map(|callback| callback.call1(py, (error,))),
-        };
-        if let Some(Err(error)) = called {
-            // Nobody waits for the keeper, so the exception can only be shown.
-            error.write_unraisable(py, None);
+    /// Calls those who asked to be called when it is done.
+    fn wake_awaiting(&self, py: Python<'_>) {
+        let awaiting = std::mem::take(&mut *lock(&self.awaiting));
+        for call in awaiting {
+            if let Err(error) = call.call0(py) {
+                error.write_unraisable(py, Some(call.bind(py)));
+            }
         }
     }
 
+    /// Calls back, and gives what the result is then: an exception that a callback raises takes the place of the
+    /// outcome, as from CPython 3.16 on (gh-83371). Printed by the keeper it would be seen by nobody who could act on it.
+    fn call_back(&self, py: Python<'_>, outcome: Outcome) -> Outcome {
+        let called = match &outcome {
+            Ok(value) => self.callback.as_ref().map(|callback| callback.call1(py, (value,))),
+            Err(error) => self.error_callback.as_ref().map(|callback| callback.call1(py, (error,))),
+        };
+        let Some(Err(raised)) = called else { return outcome };
+        let raised = raised.into_value(py);
+        if let Err(original) = &outcome {
+            hooks::keep_in_context(py, &raised, original);
+        }
+        Err(raised)
+    }
+
     /// Waits until the result is settled.
-    fn settle(&self, py: Python<'_>, until: Option<Instant>) -> PyResult<()> {
-        let core = self.core.get();
-        if !self.is_done() {
+    fn settle(slf: &Bound<'_, Self>, until: Option<Instant>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let core = this.core.get();
+        if !this.is_done() {
             core.check_ours()?;
         }
         loop {
             // Before the look, so that what happens after it ends the wait.
             let seen = core.pool().events();
-            if self.is_kept() {
+            if this.is_kept() {
                 // The keeper settles it: callbacks run before anybody sees the value.
-                if matches!(*lock(&self.state), State::Done(_)) {
+                if matches!(*lock(&this.state), State::Done(_)) {
                     return Ok(());
                 }
-                self.wait_elsewhere(py, until)?;
+                this.wait_elsewhere(py, until)?;
                 continue;
             }
-            match self.advance(py, core) {
+            match Self::advance(slf, core) {
                 Progress::Done => return Ok(()),
-                Progress::Elsewhere => self.wait_elsewhere(py, until)?,
-                Progress::Open => match &self.work {
+                Progress::Elsewhere => this.wait_elsewhere(py, until)?,
+                Progress::Open => match &this.work {
                     Kindred::Map(map) => map.wait(py, core, seen, until)?,
                     Kindred::Call(call) => {
-                        let deferred = lock(&call.waiting).is_some();
-                        if deferred {
+                        if call.is_waiting() {
                             core.pump(py)?;
                             core.wait(py, || core.pool().wait_for_event(seen, until))?;
                         } else {
@@ -313,15 +347,15 @@ impl ApplyResult {
         if left.is_some_and(|left| left.is_zero()) {
             return Err(hooks::timeout_error(String::new()));
         }
-        py.detach(|| {
-            let state = lock(&self.state);
-            if !matches!(*state, State::Done(_)) {
-                let limit = left.unwrap_or(LOOK_AROUND).min(LOOK_AROUND);
-                let waited = self.settled.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner);
-                drop(waited);
-            }
-        });
+        let seen = self.settled.seen();
+        if !self.is_done() {
+            self.settled.wait(py, seen, left.unwrap_or(LOOK_AROUND).min(LOOK_AROUND));
+        }
         py.check_signals()
+    }
+
+    fn was_cancelled(&self, py: Python<'_>) -> bool {
+        matches!(&*lock(&self.state), State::Done(Err(error)) if hooks::is_cancelled(py, error.bind(py)))
     }
 
     fn is_done(&self) -> bool {
@@ -334,11 +368,12 @@ impl ApplyResult {
     /// Returns the value, or raises what the task raised; waits for it, for
     /// `timeout` seconds at the longest (then: TimeoutError).
     #[pyo3(signature = (timeout=None))]
-    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        self.settle(py, gate::deadline(timeout)?)?;
+    fn get(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        Self::settle(slf, gate::deadline(timeout)?)?;
         // As in `hooks::after_signals`, but not with the lock in hand: a handler may ask for this very result.
         py.check_signals()?;
-        match &*lock(&self.state) {
+        match &*lock(&slf.get().state) {
             State::Done(Ok(value)) => Ok(value.clone_ref(py)),
             State::Done(Err(error)) => Err(PyErr::from_value(error.bind(py).clone().into_any())),
             _ => Err(hooks::bug("a settled result without a value")),
@@ -347,31 +382,114 @@ impl ApplyResult {
 
     /// Waits until the result is there, for `timeout` seconds at the longest.
     #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        match self.settle(py, gate::deadline(timeout)?) {
-            Err(error) if hooks::is_timeout(py, &error) => Ok(()),
+    fn wait(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
+        match Self::settle(slf, gate::deadline(timeout)?) {
+            Err(error) if hooks::is_timeout(slf.py(), &error) => Ok(()),
             other => other,
         }
     }
 
     /// Whether the result is there.
-    fn ready(&self, py: Python<'_>) -> PyResult<bool> {
-        let core = self.core.get();
-        if !self.is_done() && !self.is_kept() && core.pool().is_ours() {
+    fn ready(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let core = this.core.get();
+        if !this.is_done() && !this.is_kept() && core.pool().is_ours() {
             core.look_around(py)?;
             core.collect()?;
-            self.advance(py, core);
+            Self::advance(slf, core);
         }
-        Ok(self.is_done())
+        Ok(this.is_done())
+    }
+
+    /// Cancels the task: one that waits never runs; the worker of one that runs is killed and replaced, and so with
+    /// every task of a map. Says whether there was anything to cancel: not so, if the result is there.
+    /// `get` then raises TaskCancelled.
+    fn cancel(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let core = this.core.get();
+        if Self::ready(slf)? {
+            return Ok(false);
+        }
+        core.check_ours()?;
+        match &this.work {
+            Kindred::Call(call) => {
+                if call.cancel() {
+                    Self::fail(slf, core, call.cancelled_error(py));
+                } else {
+                    core.pool().cancel(call.job.key(), true).map_err(gate::raise)?;
+                }
+            }
+            Kindred::Map(map) => {
+                map.cancel();
+                while !this.is_done() && !map.has_cancelled() {
+                    // The thread that has the map in hand does not look again by itself.
+                    let seen = this.settled.seen();
+                    if this.is_kept() {
+                        core.feeds.look_again(this.key());
+                        core.call_keeper();
+                        this.settled.wait(py, seen, LOOK_AROUND);
+                    } else if Self::advance(slf, core) == Progress::Elsewhere {
+                        this.settled.wait(py, seen, LOOK_AROUND);
+                    }
+                    py.check_signals()?;
+                }
+            }
+        }
+        if !this.is_kept() {
+            Self::advance(slf, core);
+        }
+        Ok(!this.is_done() || this.was_cancelled(py))
+    }
+
+    /// Whether the task was cancelled before it could finish.
+    fn cancelled(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Ok(Self::ready(slf)? && slf.get().was_cancelled(slf.py()))
+    }
+
+    /// Waits for the result in an event loop of asyncio's.
+    fn __await__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Ok(hooks::awaiting(slf.py())?.getattr("result_of")?.call1((slf,))?.unbind())
+    }
+
+    /// Has `call` called, without arguments, by the pool's own thread, when the result is there. False, and it is not
+    /// called: the result is there already.
+    fn _when_done(slf: &Bound<'_, Self>, call: Py<PyAny>) -> PyResult<bool> {
+        let this = slf.get();
+        let core = this.core.get();
+        core.check_ours()?;
+        if !this.is_kept() {
+            // From here on the keeper settles it, which must know that before anything more arrives.
+            core.feeds.keep(this.key(), slf);
+            this.kept.store(1, Ordering::Release);
+            core.pool().keep(this.key(), true);
+            core.feeds.look_again(this.key());
+            core.call_keeper();
+        }
+        lock(&this.awaiting).push(call);
+        if !this.is_done() {
+            return Ok(true);
+        }
+        // Whoever has settled it meanwhile may have called, or have come too early to see this.
+        let left = std::mem::take(&mut *lock(&this.awaiting));
+        core.feeds.release(this.key());
+        Ok(left.is_empty())
     }
 
     /// Whether the task returned without raising. ValueError before it is ready.
     fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let this = slf.get();
-        if !this.ready(slf.py())? {
+        if !Self::ready(slf)? {
             return Err(PyValueError::new_err(format!("{} not ready", slf.repr()?)));
         }
         Ok(matches!(*lock(&this.state), State::Done(Ok(_))))
+    }
+
+    /// What programs read beside the interface, as the standard package's results have it.
+    fn __getattr__<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        if !name.starts_with('_') || name.starts_with("__") {
+            return Err(PyAttributeError::new_err(format!("'ApplyResult' object has no attribute '{name}'")));
+        }
+        slf.py().import("manycore._pool_views")?.call_method1("attribute", (slf, name))
     }
 
     #[classmethod]
@@ -388,6 +506,9 @@ impl ApplyResult {
         if let Ok(owner) = self.owner.try_lock() {
             visit.call(&*owner)?;
         }
+        if let Ok(awaiting) = self.awaiting.try_lock() {
+            awaiting.iter().try_for_each(|call| visit.call(call))?;
+        }
         if let Ok(state) = self.state.try_lock() {
             match &*state {
                 State::Done(Ok(value)) => visit.call(value)?,
@@ -396,7 +517,7 @@ impl ApplyResult {
             }
         }
         match &self.work {
-            Kindred::Call(call) => visit.call(&call.function),
+            Kindred::Call(call) => call.traverse(&visit),
             Kindred::Map(map) => map.traverse(&visit),
         }
     }

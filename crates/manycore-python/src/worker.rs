@@ -1,11 +1,13 @@
 //! A worker's loop: take a task, call the function, give the outcome.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use manycore_engine::Kind;
-use manycore_engine::pool::{ForkGuard, Next, Region, Task, Verdict, Worker};
+use manycore_engine::os::limits;
+use manycore_engine::pool::{ForkGuard, Journal, Next, Region, Task, Verdict, Worker};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -13,7 +15,7 @@ use pyo3::types::PyList;
 use crate::buffer::adopt;
 use crate::codec::{self, Encoder, Incoming, Items};
 use crate::core::Core;
-use crate::{gate, hooks};
+use crate::{gate, hooks, journey};
 
 /// How a task's arguments are given to its function.
 pub(crate) mod mode {
@@ -23,6 +25,8 @@ pub(crate) mod mode {
     pub(crate) const MAP: u32 = 1;
     /// The message is a list: `f(*x)` for each.
     pub(crate) const STARMAP: u32 = 2;
+    /// With one of the two: each call has an answer of its own, a pair of whether it returned, and what.
+    pub(crate) const EACH: u32 = 4;
 }
 
 /// Functions of single jobs a worker remembers at once; beyond that it reads
@@ -41,6 +45,8 @@ pub(crate) struct PoolWorker {
     /// The loops over the items of a chunk, which are Python's.
     run_map: Py<PyAny>,
     run_starred: Py<PyAny>,
+    run_kept: Py<PyAny>,
+    run_each: Py<PyAny>,
 }
 
 impl PoolWorker {
@@ -54,6 +60,8 @@ impl PoolWorker {
             passing: Vec::new(),
             run_map: loops.getattr("run_map")?.unbind(),
             run_starred: loops.getattr("run_starred")?.unbind(),
+            run_kept: loops.getattr("run_kept")?.unbind(),
+            run_each: loops.getattr("run_each")?.unbind(),
         })
     }
 }
@@ -97,17 +105,21 @@ impl PoolWorker {
         self.encoder.with_message(|message| worker.fail(message)).map_err(gate::raise)
     }
 
-    /// Runs tasks until the pool is closed and empty, or `limit` of them are done.
+    /// Runs tasks until the pool is closed and empty, or `limit` of them are done, or the process has more than
+    /// `max_rss` bytes of memory after one.
     ///
     /// What ends a process in Python (SystemExit, KeyboardInterrupt) ends this
     /// worker when a task raises it; the caller then counts the task as lost.
-    #[pyo3(signature = (limit=None))]
-    fn run(&mut self, py: Python<'_>, limit: Option<u64>) -> PyResult<()> {
+    #[pyo3(signature = (limit=None, max_rss=None))]
+    fn run(&mut self, py: Python<'_>, limit: Option<u64>, max_rss: Option<u64>) -> PyResult<()> {
         let mut done = 0;
         while limit.is_none_or(|limit| done < limit) {
             let Some(task) = self.next(py)? else { return Ok(()) };
             self.execute(py, task)?;
             done += 1;
+            if max_rss.is_some_and(|most| limits::resident().is_ok_and(|bytes| bytes > most)) {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -186,6 +198,10 @@ impl PoolWorker {
         let exception = match outcome {
             Ok(value) => match self.send(&task, Verdict::Returned, &value) {
                 Ok(()) => return Ok(()),
+                Err(_) if task.mode & mode::EACH != 0 => {
+                    let mended = self.mend(py, &value)?;
+                    return self.send(&task, Verdict::Returned, &mended);
+                }
                 Err(reason) => hooks::encoding_error(py, &reason, &value),
             },
             Err(exception) => exception,
@@ -209,16 +225,51 @@ impl PoolWorker {
             drop((incoming, body));
             return function.call(args, kwargs.as_ref());
         }
-        let items = Items::new(py, Incoming::own(body))?;
-        let run = if task.mode == mode::STARMAP { &self.run_starred } else { &self.run_map };
-        run.bind(py).call1((function, items))
+        let (worker, keeps) = (&mut self.worker, Cell::new(false));
+        let notes = || {
+            let mut journal = worker.journal(task).map_err(gate::raise)?;
+            journal.iter_mut().for_each(Journal::begin);
+            keeps.set(journal.is_some());
+            Ok((worker.progress(task), journal, task.keeps_all()))
+        };
+        let items = Bound::new(py, Items::watched(py, Incoming::own(body), notes)?)?;
+        let keeps = keeps.get();
+        let starred = task.mode & mode::STARMAP != 0;
+        let answers = match (task.mode & mode::EACH != 0, keeps, starred) {
+            (true, ..) => self.run_each.bind(py).call1((function, &items, starred)),
+            (_, true, _) => self.run_kept.bind(py).call1((function, &items, starred)),
+            (.., true) => self.run_starred.bind(py).call1((function, &items)),
+            _ => self.run_map.bind(py).call1((function, &items)),
+        };
+        if keeps && let Some(journal) = items.get().take_journal(py) {
+            self.worker.put_back(journal);
+        }
+        answers
+    }
+
+    /// The answers of a chunk that cannot travel together: each that cannot travel at all is replaced by the reason.
+    fn mend<'py>(&mut self, py: Python<'py>, answers: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let file = self.worker.region().file().as_raw_fd();
+        let mended = PyList::empty(py);
+        for pair in answers.cast::<PyList>()?.iter() {
+            match journey::sending(py, file, || self.encoder.encode(&pair)) {
+                Ok(()) => mended.append(pair)?,
+                Err(reason) => {
+                    let error = hooks::encoding_error(py, &reason, &pair.get_item(1)?);
+                    mended.append((false, hooks::describe(py, &error)?))?;
+                }
+            }
+            self.encoder.clear();
+        }
+        Ok(mended.into_any())
     }
 
     fn send(&mut self, task: &Task, verdict: Verdict, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        match value.cast_exact::<PyList>() {
-            Ok(list) if task.mode != mode::CALL => self.encoder.encode_items(list, 0, list.len())?,
-            _ => self.encoder.encode(value)?,
-        }
+        let file = self.worker.region().file().as_raw_fd();
+        journey::sending(value.py(), file, || match value.cast_exact::<PyList>() {
+            Ok(list) if task.mode != mode::CALL => self.encoder.encode_items(list, 0, list.len()),
+            _ => self.encoder.encode(value),
+        })?;
         let (worker, bytes) = (&mut self.worker, self.encoder.total_len());
         let sent = self
             .encoder

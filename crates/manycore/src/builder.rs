@@ -10,7 +10,6 @@ use crate::registry::Registry;
 use crate::shared::Shared;
 use crate::task::Task;
 use crate::values::Arguments;
-use crate::watchdog::Watchdog;
 use crate::welcome::Welcome;
 use manycore_engine::os::cpus;
 use manycore_engine::pool::Message;
@@ -64,6 +63,7 @@ impl PoolBuilder {
         Args: Arguments,
         F: Task<Args>,
     {
+        const { F::IS_SENDABLE };
         if let Err(error) = self.initialize(&task, arguments) {
             self.error = Some(error);
         }
@@ -87,8 +87,8 @@ impl PoolBuilder {
         self
     }
 
-    /// A call may run for so long; then its worker is killed, and it fails with [`Error::is_expired`]. Never
-    /// earlier, and later by at most an eighth of that time, or a fifth of a second.
+    /// Limits the time of each call, also of each call of a map. One that takes longer fails with
+    /// [`Error::is_expired`], never earlier than that, and its worker is killed and replaced.
     pub fn task_timeout(mut self, limit: Duration) -> PoolBuilder {
         self.limit = Some(limit);
         self
@@ -129,11 +129,7 @@ impl PoolBuilder {
         let porter = self.porter.map_or_else(Porter::new, Ok)?;
         let crew = Crew::start(engine, registry.fingerprint, workers, (porter, self.lent))?;
         let most_calls = self.welcome.most_calls.unwrap_or(usize::MAX);
-        let shared = Arc::new(Shared::new(crew, workers, most_calls, self.limit.map(Watchdog::new)));
-        let pool = Pool::over(Arc::clone(&shared));
-        if let Some(watchdog) = &shared.watchdog {
-            watchdog.start(Arc::clone(&shared))?;
-        }
-        Ok(pool)
+        let shared = Arc::new(Shared::new(crew, workers, most_calls, self.limit));
+        Ok(Pool::over(shared))
     }
 }

@@ -114,8 +114,8 @@ where
         chunk: Chunk<'_>,
     ) -> std::result::Result<(), Failure> {
         let count = input.count;
-        output.begin(count).map_err(|error| Failure::of(&error, 0))?;
-        let (done, reading) = (Cell::new(0), Cell::new(false));
+        output.begin(count);
+        let (done, reading) = (Cell::new(0), Cell::new(None));
         while done.get() < count {
             let item = Cell::new(output.mark());
             // One net for all items up to the next failure: it costs as much as a small task.
@@ -125,9 +125,9 @@ where
                         reach(done.get());
                     }
                     item.set(output.mark());
-                    reading.set(true);
+                    reading.set(Some(input.spot()));
                     let arguments = Args::read(input)?;
-                    reading.set(false);
+                    reading.set(None);
                     if chunk.each {
                         output.push(&true)?;
                     }
@@ -145,9 +145,11 @@ where
                 return Err(failure);
             }
             output.reset(item.get());
-            // Where one item cannot be read, nobody knows where the next one starts.
-            let until = if reading.get() { count } else { done.get() + 1 };
+            // Only where the bytes are damaged, the items behind it cannot be read either.
+            let is_lost = reading.take().is_some_and(|spot| input.pass(spot, Args::COUNT).is_err());
+            let until = if is_lost { count } else { done.get() + 1 };
             while done.get() < until {
+                let failure = Failure { offset: done.get(), ..failure.clone() };
                 let written = output.push(&false).and_then(|()| output.push_failure(&failure));
                 written.map_err(|error| Failure::of(&error, done.get()))?;
                 done.set(done.get() + 1);
@@ -160,16 +162,18 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{closure, codec};
+    use crate::closure;
     use serde::de::DeserializeOwned;
 
-    fn run<Args: 'static + Serialize, F: Task<Args>>(given: &F, arguments: Args) -> Result<F::Output>
+    fn run<Args: Arguments, F: Task<Args>>(given: &F, arguments: Args) -> Result<F::Output>
     where
         F::Output: DeserializeOwned,
     {
         let (mut input, mut output) = (Vec::new(), Vec::new());
-        codec::begin(&mut input, 1)?;
-        codec::push(&mut input, &arguments)?;
+        let mut writer = Writer::default();
+        writer.begin(1);
+        arguments.write(&mut writer)?;
+        writer.swap_head(&mut input);
         open(&Code::of(given)?.bytes)?.run(&input, &mut output).expect("a result");
         Reader::new(&output)?.read()
     }

@@ -5,7 +5,7 @@ use crate::invitation::{Chair, Invitation, Role};
 use crate::porter::{Parcels, Porter};
 use crate::start::{START, Start};
 use manycore_engine::os::lifeline;
-use manycore_engine::pool::{Pool, Sightings, Woken};
+use manycore_engine::pool::{Pool, Woken};
 use manycore_engine::process::Child;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -96,7 +96,7 @@ impl Crew {
         loop {
             match call(&self.pool) {
                 Ok(Woken::Ready) => return Ok(()),
-                Ok(Woken::Exits) => self.bury(),
+                Ok(Woken::Exits | Woken::Vacant) => self.bury(),
                 // Time to look around, or a signal whose handler has run.
                 Err(error) if error.kind() == manycore_engine::Kind::Interrupted => self.look_after(),
                 Err(error) => return Err(error.into()),
@@ -107,7 +107,7 @@ impl Crew {
         }
     }
 
-    /// Buries the workers that have ended and starts others.
+    /// Buries the workers that have ended and starts others, where there is no pause.
     pub(crate) fn bury(&self) {
         let mut members = self.members();
         for seat in self.pool.take_exited() {
@@ -127,25 +127,9 @@ impl Crew {
     pub(crate) fn look(&self) {
         // Where that fails, whoever waits is told.
         let _ = self.pool.collect();
-        if self.pool.look_for_exits().unwrap_or(false) {
+        if self.pool.look_for_exits().unwrap_or(false) || self.pool.is_vacant() {
             self.bury();
         }
-    }
-
-    /// Cancels the tasks of job `key`, and ends the workers that run some of them.
-    pub(crate) fn cancel(&self, key: u64) {
-        // Under the lock: nobody may bury such a worker and fill its seat meanwhile.
-        let members = self.members();
-        let seats = self.pool.cancel(key, true);
-        kill_in(&members, &seats);
-    }
-
-    /// Ends the workers that have been running one task for `limit`.
-    pub(crate) fn expire(&self, sightings: &mut Sightings, limit: Duration) {
-        // As above.
-        let members = self.members();
-        let seats = self.pool.expire(sightings, limit);
-        kill_in(&members, &seats);
     }
 
     /// How many workers there are now, and how many were started so far.
@@ -179,12 +163,16 @@ impl Crew {
     }
 
     fn refill(&self, members: &mut Members) {
+        if !self.pool.may_hire() {
+            return;
+        }
         if let Err(error) = self.fill(members) {
             // The others go on; the look around tries again.
             if members.seated.is_empty() {
                 self.end_with(members, error);
             }
         }
+        self.pool.leave_empty();
     }
 
     fn end_with(&self, members: &mut Members, reason: Error) {
@@ -252,7 +240,7 @@ impl Crew {
             }
             match self.pool.wait_for_event(seen, Some(deadline)) {
                 Ok(Woken::Ready) => {}
-                Ok(Woken::Exits) => self.bury(),
+                Ok(Woken::Exits | Woken::Vacant) => self.bury(),
                 Err(error) if error.kind() == manycore_engine::Kind::Interrupted => {}
                 // Too late, or nothing works any more: the short way.
                 Err(_) => break,
@@ -263,12 +251,6 @@ impl Crew {
         for (_, member) in members.seated.drain() {
             let _ = member.child.wait();
         }
-    }
-}
-
-fn kill_in(members: &Members, seats: &[u16]) {
-    for member in seats.iter().filter_map(|seat| members.seated.get(seat)) {
-        let _ = member.child.kill();
     }
 }
 

@@ -80,6 +80,11 @@ impl Error {
         self
     }
 
+    /// The same error, which says where.
+    pub(crate) fn within(&self, place: &str) -> Error {
+        Error { message: format!("{place}: {}", self.message), ..self.clone() }
+    }
+
     pub(crate) fn with_panic(mut self, panic: Option<Panic>) -> Error {
         self.panic = panic.map(Arc::new);
         self
@@ -169,7 +174,7 @@ impl Error {
     pub(crate) fn lost(loss: &Loss, task: &str, item: Option<usize>) -> Error {
         let which = item.map_or_else(String::new, |item| format!(" on item {item}"));
         let error = match loss {
-            Loss::Worker { pid, exit } => Error::new(
+            Loss::Worker { pid, exit, .. } => Error::new(
                 Kind::WorkerLost,
                 format!(
                     "`{task}`{which} is lost: worker process {pid} {} while it ran; the pool goes on with another \
@@ -178,7 +183,7 @@ impl Error {
                     advice(*exit)
                 ),
             ),
-            Loss::Expired { pid } => Error::new(
+            Loss::Expired { pid, .. } => Error::new(
                 Kind::Expired,
                 format!(
                     "`{task}`{which} ran longer than the pool's tasks may, so worker process {pid} was killed; the pool \
@@ -195,7 +200,7 @@ impl Error {
     pub(crate) fn ended(loss: &Loss) -> Error {
         match loss {
             Loss::Start { report: Some(report), .. } => Error::reported(&report.to_vec()),
-            Loss::Start { pid, exit, report: None } | Loss::Worker { pid, exit } => Error::new(
+            Loss::Start { pid, exit, report: None } | Loss::Worker { pid, exit, .. } => Error::new(
                 Kind::Start,
                 format!(
                     "the pool's worker processes do not start: the last one, process {pid}, {} before it was \

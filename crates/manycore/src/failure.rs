@@ -1,12 +1,14 @@
 //! What another process says of a task that gave no result, and how a panic is caught.
 
 use crate::error::{Error, Kind, Panic, Place};
+use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 
 /// Why an item of a chunk has no result.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     pub(crate) reason: Reason,
     /// The item's number in its chunk.
@@ -109,19 +111,65 @@ pub(crate) fn catch<R>(task: impl FnOnce() -> R) -> Result<R, Panic> {
     let outcome = catch_unwind(AssertUnwindSafe(task));
     RUNNING.set(false);
     outcome.map_err(|payload| {
+        let said = said(&*payload);
         // Its destructor is the task's code, and might panic in turn.
         std::mem::forget(payload);
-        SAID.take().unwrap_or_else(|| Panic::new("a panic that said nothing".to_owned(), None, None))
+        // The hook knows the place, unless the program has another hook by now, or the panic was another
+        // thread's first, and goes on here without it. What it heard last may be another panic.
+        let heard = SAID.take().filter(|panic| panic.message() == said);
+        heard.unwrap_or_else(|| Panic::new(said, None, None))
     })
 }
 
+/// What a panic with this payload says.
+pub(crate) fn said(payload: &(dyn Any + Send)) -> String {
+    if let Some(inner) = payload.downcast_ref::<Box<dyn Any + Send>>() {
+        // What `join` gave, thrown as it was.
+        return said(&**inner);
+    }
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.or_else(|| payload.downcast_ref::<Cow<'static, str>>().map(Cow::as_ref));
+    let text = text.or_else(|| payload.downcast_ref::<Box<str>>().map(Box::as_ref));
+    text.unwrap_or("a payload that is no text").to_owned()
+}
+
 fn describe(panic: &PanicHookInfo<'_>) -> Panic {
-    let payload = panic.payload();
-    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("a payload that is no text").to_owned();
+    let text = said(panic.payload());
     let place = panic.location().map(|place| Place::new(place.file().to_owned(), place.line(), place.column()));
     // Costs nothing unless RUST_BACKTRACE asks for it.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     Panic::new(text, place, backtrace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{panic_any, resume_unwind};
+
+    #[test]
+    fn the_message_of_a_panic_is_its_payloads() {
+        let says = |task: fn()| catch(task).unwrap_err().message().to_owned();
+        // Without a hook, as where the program has set one of its own.
+        assert_eq!(says(|| panic!("{} is odd", 3)), "3 is odd");
+        assert_eq!(says(|| panic_any("a text")), "a text");
+        assert_eq!(says(|| panic_any(Cow::Borrowed("a cow"))), "a cow");
+        assert_eq!(says(|| panic_any(7u8)), "a payload that is no text");
+        let elsewhere = || {
+            let payload = std::thread::scope(|scope| scope.spawn(|| panic!("from afar")).join().unwrap_err());
+            resume_unwind(payload);
+        };
+        assert_eq!(says(elsewhere), "from afar");
+        assert_eq!(
+            says(|| resume_unwind(Box::new(std::thread::spawn(|| panic!("boxed")).join().unwrap_err()))),
+            "boxed"
+        );
+        // One that the task has caught is not the one that ended it.
+        let second = || {
+            let _ = catch_unwind(|| panic!("the first"));
+            resume_unwind(Box::new("the second".to_owned()));
+        };
+        assert_eq!(says(second), "the second");
+    }
 }

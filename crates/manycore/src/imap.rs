@@ -4,7 +4,7 @@ use crate::codec::{Reader, Writer, head_of, read_failure};
 use crate::error::{Error, Kind, Result};
 use crate::shared::{Placed, Shared};
 use crate::values::Arguments;
-use manycore_engine::pool::{Answer, Job, Outcome, Payload, Room, Segments, Work};
+use manycore_engine::pool::{Answer, Job, Keeping, Outcome, Payload, Room, Segments, Work};
 use serde::de::DeserializeOwned;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -121,7 +121,8 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
         loop {
             let Some(range) = self.pending.take().or_else(|| self.encode()) else { return };
             let message = self.writer.message();
-            let work = Work { index: self.cut, mode: 1, function: &self.task.function, message };
+            let work =
+                Work { index: self.cut, mode: 1, keeps: Keeping::Nothing, function: &self.task.function, message };
             match self.shared.submit(&self.job, work) {
                 Ok(Room::Yes) => {
                     self.ranges.insert(self.cut, range);
@@ -157,7 +158,7 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
             }
             let start = self.read;
             let (mut count, mut refused) = (0, None);
-            self.writer.begin(size).ok()?;
+            self.writer.begin(size);
             while count < size
                 && refused.is_none()
                 && let Some(arguments) = self.backlog.pop_front()
@@ -178,7 +179,7 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
             if let Some(error) = refused {
                 // It fails alone; those before it travel.
                 self.settle(start + count..start + taken, vec![Err(error)]);
-                self.writer.recount(count).ok()?;
+                self.writer.recount(count);
             }
             if count > 0 {
                 return Some(start..start + count);
@@ -206,11 +207,12 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
             Answer::Raised(payload) => read_failure(&head_of(&payload))
                 .and_then(|failure| Err(failure.error(self.task.name, Some(range.start)))),
             Answer::Lost(loss) => {
-                let (first, count) = (Some(range.start), range.len());
-                Err(self.shared.lost(&loss, self.task.name, first, outcome.reached, count))
+                let lost = |item| Err(self.shared.lost(&loss, self.task.name, Some(item), 0, 1));
+                Ok(range.clone().map(lost).collect())
             }
         };
-        let results = results.unwrap_or_else(|error| range.clone().map(|_| Err(error.clone())).collect());
+        // Each says its own number: a caller who tries again goes by that.
+        let results = results.unwrap_or_else(|error| range.clone().map(|item| Err(error.clone().at(item))).collect());
         self.settle(range, results);
     }
 
@@ -223,10 +225,18 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
         }
         let mut results = Vec::with_capacity(range.len());
         for _ in range.clone() {
-            results.push(match reader.read::<bool>()? {
-                true => Ok(reader.read_value()?),
-                false => Err(reader.read_failure()?.error(self.task.name, Some(range.start))),
-            });
+            if !reader.read::<bool>()? {
+                results.push(Err(reader.read_failure()?.error(self.task.name, Some(range.start))));
+                continue;
+            }
+            let spot = reader.spot();
+            let result = reader.read_value();
+            if result.is_err() {
+                // The results behind it are whole.
+                reader.pass(spot, 1)?;
+            }
+            let item = range.start + results.len();
+            results.push(result.map_err(|error| self.task.unread(&error, Some(item))));
         }
         Ok(results)
     }
@@ -272,7 +282,8 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Iterator for Imap<'_, Args,
 impl<Args, R> Drop for Imap<'_, Args, R> {
     fn drop(&mut self) {
         if self.shared.engine.is_ours() {
-            self.shared.engine.cancel(self.job.key(), false);
+            // Those that run are left alone, so nothing can fail.
+            let _ = self.shared.engine.cancel(self.job.key(), false);
         }
     }
 }

@@ -160,7 +160,7 @@ fn run(shared: &Shared) {
         };
         match woken {
             Ok(Woken::Ready) => {}
-            Ok(Woken::Exits) => shared.crew.bury(),
+            Ok(Woken::Exits | Woken::Vacant) => shared.crew.bury(),
             Err(error) if error.kind() == manycore_engine::Kind::Interrupted => shared.crew.look_after(),
             // Damage: nobody could be answered any more, so everybody is now.
             Err(error) => {

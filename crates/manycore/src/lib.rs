@@ -10,6 +10,8 @@ mod codec;
 mod crew;
 mod error;
 mod failure;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod imap;
 mod init;
 mod invitation;
@@ -28,7 +30,6 @@ mod task;
 mod test_support;
 mod ticket;
 mod values;
-mod watchdog;
 mod welcome;
 mod worker;
 
@@ -66,6 +67,8 @@ pub fn usable_cpu_count() -> usize {
 /// What the macros expand to; not for use by hand.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(fuzzing)]
+    pub use crate::fuzzing::{read_chunk, read_failure, write_chunk};
     pub use crate::init::become_process;
     pub use crate::registry::{Entry, describe, open};
     pub use crate::task::bind;

@@ -4,7 +4,7 @@ use crate::codec::{Reader, Writer, head_of, read_failure};
 use crate::error::{Error, Kind, Result};
 use crate::shared::{Placed, Shared};
 use crate::values::Arguments;
-use manycore_engine::pool::{Answer, Chunks, Job, Outcome, Payload, Room, Segments, Work};
+use manycore_engine::pool::{Answer, Chunks, Job, Keeping, Outcome, Payload, Room, Segments, Work};
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub(crate) struct Map<Args, R> {
 impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
     pub(crate) fn new(shared: &Arc<Shared>, task: Placed, items: Vec<Args>) -> Map<Args, R> {
         Map {
-            job: shared.engine.open_job(false),
+            job: shared.open_job(),
             task,
             single: false,
             total: items.len(),
@@ -132,7 +132,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
             let Some(range) = self.pending.take().or_else(|| self.cut()) else { break };
             let index = self.ranges.len() as u64;
             let message = self.writer.message();
-            let work = Work { index, mode: 0, function: &self.task.function, message };
+            let work = Work { index, mode: 0, keeps: Keeping::Nothing, function: &self.task.function, message };
             match self.shared.submit(&self.job, work) {
                 Ok(Room::Yes) => {
                     self.ranges.push(range);
@@ -159,7 +159,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
         let mut item = start;
         let (writer, items) = (&mut self.writer, self.items.by_ref());
         let encoded = self.shared.crew.porter().lend(&mut self.task.lent, true, || {
-            writer.begin(size)?;
+            writer.begin(size);
             items.take(size).try_for_each(|arguments| {
                 arguments.write(writer)?;
                 item += 1;
@@ -192,7 +192,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
         let settled = match outcome.answer {
             Answer::Returned(payload) => {
                 self.chunks.weigh_results(range.len(), payload.len());
-                read(&payload, range.len())
+                read(&payload, range.len(), |offset, error| self.task.unread(&error, first.map(|first| first + offset)))
             }
             Answer::Raised(payload) => {
                 read_failure(&head_of(&payload)).and_then(|failure| Err(failure.error(self.task.name, first)))
@@ -219,7 +219,8 @@ where
         // No other failure counts: who cancels wants to hear that it was cancelled.
         self.failure = Some((0, self.task.cancelled()));
         self.pending = None;
-        self.shared.crew.cancel(self.job.key());
+        // A worker that cannot be killed has ended, or nothing works any more and whoever waits is told.
+        let _ = self.shared.engine.cancel(self.job.key(), true);
     }
 
     fn is_lending(&self) -> bool {
@@ -261,7 +262,12 @@ pub(crate) fn only<R>(mut results: Vec<R>) -> Result<R> {
     results.pop().ok_or_else(|| Error::new(Kind::System, "a call was answered without a result; this is a bug"))
 }
 
-fn read<R: DeserializeOwned + 'static>(payload: &Payload, count: usize) -> Result<Vec<R>> {
+/// The results in `payload`; `refused` makes the error of one that cannot be read.
+fn read<R: DeserializeOwned + 'static>(
+    payload: &Payload,
+    count: usize,
+    refused: impl Fn(usize, Error) -> Error,
+) -> Result<Vec<R>> {
     let head = head_of(payload);
     let mut reader = Reader::in_parts(&head, Segments::of(payload))?;
     if reader.count != count {
@@ -270,7 +276,7 @@ fn read<R: DeserializeOwned + 'static>(payload: &Payload, count: usize) -> Resul
             format!("{} results came for {count} items; this is a bug", reader.count),
         ));
     }
-    (0..count).map(|_| reader.read_value()).collect()
+    (0..count).map(|at| reader.read_value().map_err(|error| refused(at, error))).collect()
 }
 
 fn assemble<R>(mut chunks: Vec<Vec<R>>, total: usize) -> Vec<R> {

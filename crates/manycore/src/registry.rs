@@ -163,8 +163,8 @@ mod tests {
         assert_eq!((code.bytes[0], code.bytes.len(), code.has_captures), (0, 9, false));
         assert!(code.name.ends_with("::add"));
         let (mut input, mut output) = (Vec::new(), Vec::new());
-        codec::begin(&mut input, 1).unwrap();
-        codec::push(&mut input, &(40i64, 2i64)).unwrap();
+        codec::begin(&mut input, 1);
+        [40i64, 2].iter().for_each(|number| codec::push(&mut input, number).unwrap());
         code::open(&code.bytes).unwrap().run(&input, &mut output).unwrap();
         assert_eq!(Reader::new(&output).unwrap().read::<i64>().unwrap(), 42);
     }

@@ -6,20 +6,20 @@ use crate::error::{Error, Kind, Result};
 use crate::keeper::Keeper;
 use crate::map::Step;
 use crate::porter::Parcels;
-use crate::watchdog::Watchdog;
-use manycore_engine::pool::{Function, Job, Loss, Message, Room, Work};
+use manycore_engine::pool::{Function, Job, JobOptions, Loss, Message, Room, Work};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The inside of a pool.
 pub(crate) struct Shared {
     pub(crate) engine: Arc<manycore_engine::pool::Pool>,
     pub(crate) crew: Crew,
     pub(crate) keeper: Keeper,
-    pub(crate) watchdog: Option<Watchdog>,
+    /// How long each call may take.
+    limit: Option<Duration>,
     pub(crate) workers: usize,
     /// The most calls that one chunk may have.
     pub(crate) most_calls: usize,
@@ -44,8 +44,17 @@ impl Placed {
     pub(crate) fn refused(&self, error: &Error, item: Option<usize>) -> Error {
         let Placed { name, .. } = self;
         match item {
-            Some(item) => Error::new(Kind::Encoding, format!("item {item} for `{name}`: {error}")).at(item),
-            None => Error::new(Kind::Encoding, format!("the arguments for `{name}`: {error}")),
+            Some(item) => error.within(&format!("item {item} for `{name}`")).at(item),
+            None => error.within(&format!("the arguments for `{name}`")),
+        }
+    }
+
+    /// Why its result cannot be read; `item` says of which call, where there are several.
+    pub(crate) fn unread(&self, error: &Error, item: Option<usize>) -> Error {
+        let Placed { name, .. } = self;
+        match item {
+            Some(item) => error.within(&format!("the result of `{name}` on item {item}")).at(item),
+            None => error.within(&format!("the result of `{name}`")),
         }
     }
 
@@ -65,12 +74,12 @@ impl Drop for Active<'_> {
 }
 
 impl Shared {
-    pub(crate) fn new(crew: Crew, workers: usize, most_calls: usize, watchdog: Option<Watchdog>) -> Shared {
+    pub(crate) fn new(crew: Crew, workers: usize, most_calls: usize, limit: Option<Duration>) -> Shared {
         Shared {
             engine: Arc::clone(crew.pool()),
             crew,
             keeper: Keeper::default(),
-            watchdog,
+            limit,
             workers,
             most_calls,
             placed: Mutex::default(),
@@ -146,7 +155,6 @@ impl Shared {
     /// Ends the pool's threads.
     pub(crate) fn stop(&self) {
         self.keeper.stop(&self.engine);
-        self.watchdog.iter().for_each(Watchdog::stop);
     }
 
     /// The task in shared memory, where it is once a pool, or once a job if it has captures.
@@ -171,13 +179,17 @@ impl Shared {
         self.placed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A job whose calls have the pool's limit.
+    pub(crate) fn open_job(&self) -> Job {
+        self.engine.open_job(JobOptions { limit: self.limit, ..JobOptions::default() })
+    }
+
     /// Submits a task if there is room for it.
     pub(crate) fn submit(&self, job: &Job, work: Work<'_>) -> Result<Room> {
-        let submitted = match self.engine.room()? {
+        let submitted = match self.engine.room(0)? {
             Room::Yes => self.engine.submit(job, work),
             Room::No => Ok(Room::No),
         };
-        self.watchdog.iter().for_each(Watchdog::poke);
         submitted.map_err(|error| {
             let closed = error.kind() == manycore_engine::Kind::Closed;
             closed.then(|| self.crew.broken()).flatten().unwrap_or_else(|| error.into())

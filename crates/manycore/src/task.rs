@@ -2,7 +2,7 @@
 //! with what they capture.
 
 use crate::code::{Call, Ready};
-use crate::codec::{self, Reader};
+use crate::codec::{Reader, Writer};
 use crate::error::Result;
 use crate::record::Arrival;
 use crate::values::Arguments;
@@ -33,6 +33,14 @@ use std::fmt;
 /// pool.map(move |x: u64| factor * x, [1, 2]);
 /// ```
 ///
+/// ```compile_fail
+/// # manycore::init();
+/// let functions: [fn(u64) -> u64; 2] = [|x| x + 1, |x| x + 2];
+/// manycore::Process::spawn(functions[0], (1,));
+/// ```
+///
+/// `cargo build` says so, and names the line; `cargo check` does not get as far as that.
+///
 /// A closure that captures values of types without size counts as one without captures.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be run with the arguments `{Args}` in another process",
@@ -42,6 +50,11 @@ use std::fmt;
 pub trait Task<Args>: Sized + 'static {
     /// What it gives.
     type Output;
+
+    /// Refuses, when the program is built, what another process cannot run. Each verb asks for it itself: the
+    /// compiler then names the line that calls the verb.
+    #[doc(hidden)]
+    const IS_SENDABLE: ();
 
     /// Runs it here.
     #[doc(hidden)]
@@ -66,6 +79,14 @@ pub trait Task<Args>: Sized + 'static {
     }
 }
 
+const fn sendable<F>() {
+    assert!(
+        size_of::<F>() == 0,
+        "another process cannot run a pointer or a closure with captures: give the name of a function, or \
+         closure!(move(captured) |argument: Type| ...)"
+    );
+}
+
 macro_rules! functions {
     ($($argument:ident)*) => {
         impl<F, R, $($argument),*> Task<($($argument,)*)> for F
@@ -75,6 +96,8 @@ macro_rules! functions {
             R: Serialize + 'static,
         {
             type Output = R;
+
+            const IS_SENDABLE: () = sendable::<F>();
 
             #[allow(non_snake_case)]
             fn call(&self, ($($argument,)*): ($($argument,)*)) -> R {
@@ -131,14 +154,17 @@ where
 {
     type Output = R;
 
+    const IS_SENDABLE: () = sendable::<F>();
+
     fn call(&self, arguments: Args) -> R {
         (self.function)(&self.captures, arguments)
     }
 
     fn captures(&self) -> Result<Option<Vec<u8>>> {
-        let mut bytes = Vec::new();
-        codec::begin(&mut bytes, 1)?;
-        codec::push(&mut bytes, &self.captures)?;
+        let (mut writer, mut bytes) = (Writer::default(), Vec::new());
+        writer.begin(1);
+        writer.push(&self.captures)?;
+        writer.swap_head(&mut bytes);
         Ok(Some(bytes))
     }
 
@@ -196,9 +222,14 @@ macro_rules! closure {
         $crate::closure!(@ ($($captured)+) ($($argument: $type,)+) () $body)
     };
     (@ ($($captured:ident)+) ($($argument:tt : $type:ty,)*) ($($result:tt)*) $body:expr) => {
-        $crate::__private::bind(($($captured,)+), |captures: &_, ($($argument,)*): ($($type,)*)| $($result)* {
-            let ($($captured,)+) = captures;
-            $body
-        })
+        $crate::__private::bind(
+            ($($captured,)+),
+            // The user's braces around one expression are inside of ours.
+            #[allow(unused_braces)]
+            |captures: &_, ($($argument,)*): ($($type,)*)| $($result)* {
+                let ($($captured,)+) = captures;
+                $body
+            },
+        )
     };
 }

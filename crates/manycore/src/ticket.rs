@@ -1,6 +1,7 @@
 //! The caller's half of an asynchronous call.
 
 use crate::error::{Error, Kind, Result};
+use crate::failure;
 use crate::keeper::Kept;
 use crate::map::{Machine, Step};
 use crate::shared::Shared;
@@ -84,9 +85,11 @@ impl<T> Call<T> {
         let done = match step {
             Ok(Step::Done) => state.machine.take().map(Machine::finish),
             Ok(step) => return step,
-            Err(_) => {
+            Err(payload) => {
                 state.machine = None;
-                Some(Err(Error::new(Kind::Encoding, "an argument or a result panicked when it was written or read")))
+                let said = failure::said(&*payload);
+                let message = format!("an argument or a result panicked when it was written or read: {said}");
+                Some(Err(Error::new(Kind::Encoding, message)))
             }
         };
         state.result = done;
@@ -110,8 +113,10 @@ impl<T> Call<T> {
     /// The job cannot be brought on any more.
     fn fail(&self, error: Error) {
         let mut state = self.state();
-        state.machine = None;
-        state.result = Some(Err(error));
+        // A result that has come says more.
+        if state.machine.take().is_some() {
+            state.result = Some(Err(error));
+        }
     }
 }
 
@@ -279,7 +284,17 @@ impl<T: Send + 'static> Future for TicketFuture<T> {
             }
         }
         // After the waker is there: whoever brings the job to its end from here on finds it.
-        if call.shared.engine.collect().is_err() || call.advance() == Step::Done {
+        let collected = call.shared.engine.collect();
+        let is_done = call.advance() == Step::Done;
+        if let Err(error) = collected
+            && !is_done
+        {
+            // Nothing comes any more: shared memory is damaged, or another process's.
+            call.fail(error.into());
+            call.state().waker = None;
+            return Poll::Ready(call.take());
+        }
+        if is_done {
             call.state().waker = None;
             return Poll::Ready(call.take());
         }

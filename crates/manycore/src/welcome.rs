@@ -28,7 +28,7 @@ impl Welcome {
     /// Has every worker call `code` with `arguments`.
     pub(crate) fn initialize<Args: Arguments>(&mut self, code: &Code, arguments: Args) -> Result<()> {
         let mut writer = Writer::default();
-        writer.begin(1)?;
+        writer.begin(1);
         arguments.write(&mut writer)?;
         let mut bytes = Vec::new();
         writer.swap_head(&mut bytes);
@@ -38,7 +38,7 @@ impl Welcome {
 
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        codec::begin(&mut bytes, 1)?;
+        codec::begin(&mut bytes, 1);
         codec::push(&mut bytes, self)?;
         Ok(bytes)
     }

@@ -11,10 +11,18 @@ use crate::welcome::Welcome;
 use manycore_engine::os::memory::Birthmark;
 use manycore_engine::pool::{Message, Next, Segments, Task, Verdict, Worker};
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 
 /// Takes the seat of `invitation` and runs tasks until the pool is closed.
 pub(crate) fn serve(invitation: &Invitation, chair: Chair) -> ! {
+    // Started through a link of the kernel's, whose name lists of processes would show.
+    if let Some(name) = std::env::current_exe().ok().and_then(|program| program.file_name().map(OsStr::to_owned)) {
+        let name = name.as_bytes();
+        // Only for lists; a refusal costs nothing.
+        let _ = std::fs::write("/proc/self/comm", name.strip_suffix(b" (deleted)").unwrap_or(name));
+    }
     let mut worker = sit(invitation, chair);
     match Registry::get().and_then(|registry| invitation.check(registry.fingerprint)) {
         Err(error) => refuse(&mut worker, &error),
@@ -148,8 +156,8 @@ impl Loop {
         let head = head_of(&body);
         let mut input = Reader::in_parts(&head, Segments::of(&body)).map_err(|error| Failure::of(&error, 0))?;
         self.calls_left = self.calls_left.saturating_sub(input.count);
-        let worker = &self.worker;
-        let reach = |item| worker.reach(item as u64);
+        let progress = self.worker.progress(task);
+        let reach = |item| progress.reach(item as u64);
         let chunk = Chunk { each: task.mode == 1, reach: Some(&reach) };
         self.known[&task.function].run_chunk(&mut input, &mut self.output, chunk)
     }

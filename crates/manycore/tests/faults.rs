@@ -10,7 +10,8 @@ mod support;
 use manycore::{Error, Pool};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,9 @@ fn main() {
         "never" => return expect(Pool::new(), |error| error.to_string().contains("first line of main")),
         "late" if is_worker => drop(Pool::new()),
         "other end" if is_worker => std::process::exit(3),
+        "killed" if is_worker => kill_starts(0..6),
+        "killed later" if is_worker => kill_starts(2..8),
+        "crashing" if is_worker => std::process::abort(),
         "stuck" if is_worker => std::thread::sleep(Duration::from_secs(120)),
         _ => {}
     }
@@ -75,6 +79,9 @@ fn main() {
                 && error.to_string().contains("made a pool or a process before it reached manycore::init()")
         }),
         "other end" => expect(Pool::new(), |error| error.is_start() && error.to_string().contains("code 3")),
+        "killed" => assert_eq!(Pool::with_workers(2).unwrap().map(square, 0..9).unwrap()[8], 64),
+        "killed later" => killed_later(),
+        "crashing" => expect(Pool::new(), |error| error.is_start() && error.to_string().contains("SIGABRT")),
         "stuck" => expect(Pool::new(), |error| error.is_start() && error.to_string().contains("within 10 seconds")),
         "ordinary" => {
             let pool = Pool::with_workers(1).unwrap();
@@ -102,6 +109,9 @@ fn tests() {
         init_too_late,
         init_never_reached_by_a_worker,
         init_never_reached_by_a_worker_that_stays,
+        workers_that_crash_in_their_start,
+        workers_killed_in_their_start,
+        workers_killed_in_their_start_later,
         sync_and_send,
     ]);
 }
@@ -124,6 +134,58 @@ fn init_never_reached_by_a_worker() {
 
 fn init_never_reached_by_a_worker_that_stays() {
     succeeds("stuck");
+}
+
+fn workers_that_crash_in_their_start() {
+    succeeds("crashing");
+}
+
+fn workers_killed_in_their_start() {
+    succeeds_counting("killed");
+}
+
+fn workers_killed_in_their_start_later() {
+    succeeds_counting("killed later");
+}
+
+/// With a file in which the starts of workers are counted.
+fn succeeds_counting(name: &str) {
+    let file = std::env::temp_dir().join(format!("manycore-starts-{}-{name}", std::process::id()));
+    File::create(&file).unwrap();
+    let output = scenario(name).env("COUNT", &file).output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+}
+
+/// Kills this worker if its number is one of `which`. Starts are counted in the file that `COUNT` names, a byte each.
+fn kill_starts(which: std::ops::Range<u64>) {
+    let mut file = File::options().append(true).open(std::env::var_os("COUNT").unwrap()).unwrap();
+    file.write_all(b"x").unwrap();
+    if which.contains(&(file.stream_position().unwrap() - 1)) {
+        kill_process(getpid(), Signal::KILL).unwrap();
+    }
+}
+
+/// Two workers that were ready are killed, and then more starts than may fail: every call is answered, also one that
+/// only the keeper looks after.
+fn killed_later() {
+    let pool = Pool::with_workers(2).unwrap();
+    let both = loop {
+        let seen = processes(&pool);
+        if seen.len() == 2 {
+            break seen;
+        }
+    };
+    both.into_iter().for_each(kill);
+    // Until they are dead they may still take tasks, and lose them.
+    let may_be_lost = |error: Error| assert!(error.is_worker_lost(), "{error}");
+    let tickets: Vec<_> = (0..10).map(|x| pool.apply_async(square, (x,)).unwrap()).collect();
+    while pool.map(square, 0..100).map_err(may_be_lost).is_err() {}
+    for (x, ticket) in (0..10).zip(tickets) {
+        if let Ok(answer) = ticket.get().map_err(may_be_lost) {
+            assert_eq!(answer, x * x);
+        }
+    }
 }
 
 fn scenario(name: &str) -> Command {

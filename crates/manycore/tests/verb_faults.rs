@@ -93,6 +93,7 @@ fn main() {
         a_panic_in_every_verb,
         a_hang_in_every_verb,
         time_is_for_each_call,
+        each_item_has_its_own_result,
         a_hang_that_nobody_waits_for,
         a_worker_that_nobody_waits_for_is_replaced,
         random_kills_under_every_verb,
@@ -201,9 +202,26 @@ fn time_is_for_each_call() {
     assert_eq!(pool.statistics().expired, 0);
     let results: Vec<_> = pool.imap(hang, 0..10).unwrap().chunksize(5).collect();
     let lost: Vec<_> = results.iter().map(|result| result.as_ref().err().map(|error| error.item())).collect();
-    assert_eq!(lost[..5], [Some(Some(3)); 5]);
+    // Each says its own number.
+    assert_eq!(lost[..5], [0, 1, 2, 3, 4].map(|item| Some(Some(item))));
     assert!(results[5..].iter().all(Result::is_ok));
     assert_eq!(pool.statistics().expired, 1);
+}
+
+fn each_item_has_its_own_result() {
+    let pool = hasty();
+    let troubled = |x: u64| match x {
+        3 => die(x),
+        5 => panic!("not {x}"),
+        7 => hang(3),
+        _ => x,
+    };
+    let results = pool.map_results(troubled, 0..20).unwrap();
+    let failed: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert_eq!(failed.iter().map(|error| error.item()).collect::<Vec<_>>(), [3, 5, 7].map(Some));
+    assert!(failed[0].is_worker_lost() && failed[1].is_panic() && failed[2].is_expired());
+    assert_eq!(results.iter().flatten().sum::<u64>(), (0..20).sum::<u64>() - 15);
+    assert!(pool.map_results(square, 0..0).unwrap().is_empty());
 }
 
 fn a_hang_that_nobody_waits_for() {

@@ -9,7 +9,6 @@
 
 use crate::os::cpus;
 use crate::sync::{AtomicU32, Ordering};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Nanoseconds to spin: this long at least, and this long at most, which is what a trial gets.
@@ -82,8 +81,8 @@ impl Patience {
 
 /// With one processor the sender cannot run while we spin.
 fn more_than_one_processor() -> bool {
-    static MORE: OnceLock<bool> = OnceLock::new();
-    *MORE.get_or_init(|| cpus::usable() > 1)
+    static MORE: crate::sync::Found = crate::sync::Found::new();
+    MORE.get(|| u64::from(cpus::usable() > 1)) == 1
 }
 
 #[cfg(test)]

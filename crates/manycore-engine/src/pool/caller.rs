@@ -1,30 +1,30 @@
 //! The caller's half of a pool: submit, collect, bury.
 
-use super::job::{Job, Loss, Outcome, Statistics};
-use super::ledger::Ledger;
+use super::chunks::Keeping;
+use super::job::{Job, JobOptions, Loss, Outcome, Statistics};
+use super::ledger::{Ledger, RESERVE, Terms};
 use super::wait::{Helm, Waiters};
 use crate::error::{Error, Kind, Result};
+use crate::os::clock;
 use crate::process::{Event, Exit, Supervisor};
 use crate::shm::arena::{BlockRef, HELD_BY_CALLER};
 use crate::shm::blocks::Lease;
 use crate::shm::message::{Message, Payload};
 use crate::shm::region::Region;
+use crate::shm::task::{KEEPS, KEEPS_ALL, TIMED};
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Tasks in flight at most: enough that workers do not run dry while the caller
 /// wakes up (1024 of half a microsecond are 250 µs for two workers), few enough
 /// that the table stays in the second-level cache.
-const ENTRIES: u32 = 1024;
+const ENTRIES: u32 = 1024 + RESERVE as u32;
 
 /// Payload bytes in flight at most, beyond what every worker has in hand: more
 /// would only push warm blocks out of the caches.
 const BYTES: u64 = 64 << 20;
-
-/// How many workers in a row may end before they are ready; then the pool gives
-/// up instead of starting more.
-const FAILED_STARTS: u32 = 3;
 
 /// A pool of workers, seen from the process that gives them work.
 ///
@@ -63,6 +63,8 @@ pub struct Work<'a> {
     pub index: u64,
     /// A number of the face's own, given to the worker unchanged.
     pub mode: u32,
+    /// Which results the worker leaves where they are found if it dies in the midst of the items.
+    pub keeps: Keeping,
     /// What to call.
     pub function: &'a Arc<Function>,
     /// The arguments.
@@ -160,7 +162,10 @@ impl Pool {
         if let Some(account) = self.ledger().seats.get_mut(usize::from(seat)) {
             account.pid = pid;
         }
-        self.supervisor.enlist(seat, pidfd)
+        self.supervisor.enlist(seat, pidfd)?;
+        // It may run a task already, and that may have been revoked before anybody could end it.
+        let doomed = self.ledger().seats.get(usize::from(seat)).is_some_and(|account| account.doomed);
+        if doomed { self.supervisor.kill(seat) } else { Ok(()) }
     }
 
     /// Seats whose worker has ended; each must be [buried](Pool::bury).
@@ -183,8 +188,13 @@ impl Pool {
 
     /// The worker in `seat` ended by `exit`: answers the tasks it was running,
     /// takes back what it held, and empties the seat. Says whether another
-    /// worker should be started.
+    /// worker should be started, as soon as the pool [may hire](Pool::may_hire).
     pub fn bury(&self, seat: u16, exit: Exit) -> Result<bool> {
+        self.bury_with(seat, exit, None)
+    }
+
+    /// As [`Pool::bury`], of a worker that has left `words` about where it was.
+    pub fn bury_with(&self, seat: u16, exit: Exit, words: Option<Arc<str>>) -> Result<bool> {
         let mut ledger = self.ledger();
         let account = ledger
             .seats
@@ -200,20 +210,47 @@ impl Pool {
             Some(Arc::new(Payload::Inline(Payload::Block(Arc::new(lease)).to_vec().into())))
         });
         let was_ready = self.region.is_ready(seat);
-        ledger.bury(&self.region, seat, &Loss::Worker { pid: account.pid, exit })?;
+        ledger.bury(&self.region, seat, &Loss::Worker { pid: account.pid, exit, words })?;
         if let Some(account) = ledger.seats.get_mut(usize::from(seat)) {
             *account = Default::default();
         }
-        ledger.failed_starts = if was_ready { 0 } else { ledger.failed_starts + 1 };
-        if report.is_some() || ledger.failed_starts >= FAILED_STARTS {
+        let hopeful = ledger.hiring.ended(was_ready, exit, Instant::now());
+        if report.is_some() || !hopeful {
             let loss = Loss::Start { pid: account.pid, exit, report };
             ledger.withdraw(&self.region, &loss)?;
             ledger.broken.get_or_insert(loss);
         }
         let go_on = ledger.broken.is_none();
+        let wakes = ledger.pause().is_some() || ledger.any_news();
         drop(ledger);
         self.nudge();
+        if wakes {
+            // It sleeps without a limit; who buries may stop waiting before the pause is over, and does not run again
+            // what the dead worker has left.
+            self.wake_keeper();
+        }
         Ok(go_on)
+    }
+
+    /// Whether workers may be started in empty seats now: not during the pause after kills.
+    /// Whoever waits is told of its end ([`Woken::Vacant`](super::Woken::Vacant)).
+    pub fn may_hire(&self) -> bool {
+        self.ledger().pause().is_none_or(|rest| rest.is_zero())
+    }
+
+    /// How many workers in a row were killed before they were ready.
+    pub fn killed_starts(&self) -> u32 {
+        self.ledger().hiring.killed()
+    }
+
+    /// Whether a pause is over that left seats empty.
+    pub fn is_vacant(&self) -> bool {
+        self.ledger().pause().is_some_and(|rest| rest.is_zero())
+    }
+
+    /// Seats that are empty now are meant to be, so that nobody is told of them.
+    pub fn leave_empty(&self) {
+        self.ledger().hiring.settle();
     }
 
     /// Why no task is answered any more, if that is so.
@@ -232,14 +269,30 @@ impl Pool {
         self.region.queue().waiting() > 0
     }
 
+    /// How many tasks no worker has claimed.
+    pub fn waiting(&self) -> usize {
+        self.region.queue().waiting() as usize
+    }
+
+    /// How many jobs have tasks in flight.
+    pub fn open_jobs(&self) -> usize {
+        self.ledger().open_jobs()
+    }
+
     /// Tasks in flight.
     pub fn in_flight(&self) -> usize {
         self.ledger().in_flight()
     }
 
-    /// Opens a job. The keeper is woken for outcomes of a job that is `kept`.
-    pub fn open_job(self: &Arc<Pool>, kept: bool) -> Job {
-        Job { pool: Arc::clone(self), key: self.ledger().open_job(kept) }
+    /// Opens a job.
+    pub fn open_job(self: &Arc<Pool>, options: JobOptions) -> Job {
+        Job { pool: Arc::clone(self), key: self.ledger().open_job(options) }
+    }
+
+    /// Workers can say where they are before they are ended: they are [asked](crate::os::watch::ask_to_end)
+    /// when a task takes too long.
+    pub fn set_last_words(&self) {
+        self.ledger().has_last_words = true;
     }
 
     /// Whether this process made the pool. One forked from it inherits the value and
@@ -314,14 +367,14 @@ impl Pool {
         Ok(lease)
     }
 
-    /// Whether a task can be submitted now. Collects what has been finished when not.
-    pub fn room(&self) -> Result<Room> {
+    /// Whether a task of `priority` can be submitted now. Collects what has been finished when not.
+    pub fn room(&self, priority: i32) -> Result<Room> {
         let ledger = self.ledger();
-        if has_room(&ledger) {
+        if has_room(&ledger, priority) {
             return Ok(Room::Yes);
         }
         self.gather(ledger)?;
-        Ok(if has_room(&self.ledger()) { Room::Yes } else { Room::No })
+        Ok(if has_room(&self.ledger(), priority) { Room::Yes } else { Room::No })
     }
 
     /// Submits one task of `job`. [`Room::No`]: nothing was submitted; ask
@@ -342,15 +395,18 @@ impl Pool {
         if ledger.broken.is_some() {
             return Err(Error::new(Kind::Closed, "the pool answers no more tasks"));
         }
+        let Terms { limit, priority } = ledger.terms(job.key);
         // Before `make_room`, which counts on an entry that is not queued.
-        if ledger.vacant() == 0 {
+        if ledger.vacant(priority) == 0 {
             return Ok(Room::No);
         }
+        let outranks = ledger.outranks(priority);
         queue.make_room()?;
         let engaged = ledger.engage(job.key, work.index, block, bytes, work.function);
         let Some((index, entry)) = engaged.and_then(|index| Some((index, queue.entry(index)?))) else {
             return Ok(Room::No);
         };
+        let wakes = limit.is_some_and(|limit| ledger.deadlines.expect(limit, clock::now()));
         // The entry is in charge of the block from here on.
         lease.map(Lease::pass_on);
         let function = &work.function;
@@ -358,6 +414,12 @@ impl Pool {
             slip.job = job.key;
             slip.index = work.index;
             slip.mode = work.mode;
+            slip.flags = if limit.is_some() { TIMED } else { 0 }
+                | match work.keeps {
+                    Keeping::Nothing => 0,
+                    Keeping::Plain => KEEPS,
+                    Keeping::All => KEEPS | KEEPS_ALL,
+                };
             slip.function = function.number;
             slip.function_place = function.lease.place();
             match place {
@@ -366,22 +428,41 @@ impl Pool {
             }
         });
         crate::fault::point("before-publish");
-        let position = queue.publish(index);
-        ledger.published(index, position);
+        let waiting = if outranks {
+            ledger.publish_ranked(&self.region, index)
+        } else {
+            let position = queue.publish(index);
+            ledger.published(index, position);
+            1
+        };
+        let paused = ledger.pause().is_some();
         drop(ledger);
-        self.region.doorbell().published(&queue, false);
+        // Workers that found the queue empty for a moment may have gone to sleep.
+        (0..waiting).for_each(|_| self.region.doorbell().published(&queue, false));
+        if wakes {
+            // Whoever waits sleeps until a later deadline than this task's.
+            self.tell();
+        }
+        if paused || wakes {
+            // While nothing is in flight it does not watch for the end of a pause.
+            self.wake_keeper();
+        }
         Ok(Room::Yes)
     }
 
     /// Fails every task of `job` with [`Loss::Cancelled`]: those in the queue at once, and
-    /// they never run; those that run as soon as their worker is buried. Gives the
-    /// seats of those workers: they answer nothing any more, and the caller ends them.
+    /// they never run; those that run are ended with their workers, and fail as soon as these are buried. Gives the
+    /// seats of those workers.
     ///
     /// With `running` false those that run are left alone.
-    pub fn cancel(&self, job: u64, running: bool) -> Vec<u16> {
-        let seats = self.ledger().cancel(&self.region, job, running, &Loss::Cancelled);
+    pub fn cancel(&self, job: u64, running: bool) -> Result<Vec<u16>> {
+        let mut ledger = self.ledger();
+        let seats = ledger.cancel(&self.region, job, running, &Loss::Cancelled);
+        // Under the lock: nobody may bury such a worker and fill its seat meanwhile.
+        let killed = seats.iter().try_for_each(|seat| self.supervisor.kill(*seat));
+        drop(ledger);
         self.nudge();
-        seats
+        killed.map(|()| seats)
     }
 
     /// Whether the keeper is woken for outcomes of `job` from now on.
@@ -434,13 +515,20 @@ impl Pool {
     }
 }
 
-pub(super) fn has_room(ledger: &Ledger) -> bool {
+pub(super) fn has_room(ledger: &Ledger, priority: i32) -> bool {
     // Every worker may have one large payload in hand and one waiting, whatever its size.
     let few = ledger.in_flight() <= ledger.seats.len();
-    ledger.vacant() > 0 && (ledger.bytes < BYTES || few)
+    ledger.vacant(priority) > 0 && (ledger.bytes < BYTES || few)
 }
 
 impl Ledger {
+    /// How long seats that a kill has emptied stay so; zero when they may be filled. None: there are none such.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        // Asked for every task, and nearly always None: the clock and the seats come last.
+        let wanted = self.hiring.is_paused() && self.broken.is_none() && self.seats.iter().any(|seat| !seat.taken);
+        if wanted { self.hiring.rest(Instant::now()) } else { None }
+    }
+
     pub(super) fn note(&mut self, events: &[Event]) {
         self.exited.extend(events.iter().filter_map(|event| match event {
             Event::Exited(seat) => Some(*seat),

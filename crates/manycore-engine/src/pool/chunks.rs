@@ -10,6 +10,23 @@
 /// Nanoseconds a chunk should take: fifty times what handing it over may cost.
 const TARGET: f64 = 1_000_000.0;
 
+/// Nanoseconds of an item below which its result is not kept before its chunk is done: ten times what that costs.
+const QUICK: f64 = 1_000.0;
+
+/// Nanoseconds of an item from which on its result is kept, whatever it is.
+const PATIENT: f64 = 100_000.0;
+
+/// Which results a worker leaves where they are found if it dies in the midst of their chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// None: it would cost more than a tenth of what the items take.
+    Nothing,
+    /// Those that cost next to nothing.
+    Plain,
+    /// All.
+    All,
+}
+
 /// How much a chunk may grow over the largest before it: the first measurements
 /// may lie.
 const GROWTH: usize = 8;
@@ -17,6 +34,13 @@ const GROWTH: usize = 8;
 /// Chunks in flight for each worker: one in hand and enough waiting that it does
 /// not run dry while the caller wakes up.
 const AHEAD: usize = 3;
+
+/// Nanoseconds of work that wait for each worker at most, beyond [`AHEAD`]: whoever submits something later waits for
+/// that, and not for all of a long map that was there before.
+const WINDOW: f64 = 5_000_000.0;
+
+/// Chunks for each worker before it is known what one of them takes.
+const FIRST: usize = 64;
 
 /// Bytes of a chunk's arguments or of its results, about, unless one item alone has more.
 const LOAD: f64 = (2 << 20) as f64;
@@ -48,7 +72,13 @@ impl Chunks {
             return 0;
         }
         if let Some(fixed) = self.fixed {
-            return fixed.min(left).min(u32::MAX as usize);
+            let most = match self.item {
+                None => FIRST * self.workers,
+                Some(item) => {
+                    (AHEAD * self.workers).max((WINDOW * self.workers as f64 / (item * fixed as f64)) as usize)
+                }
+            };
+            return if in_flight < most { fixed.min(left).min(u32::MAX as usize) } else { 0 };
         }
         if in_flight >= AHEAD * self.workers {
             return 0;
@@ -66,6 +96,16 @@ impl Chunks {
         let size = wanted.min(share).min(left).min(light).max(1);
         self.largest = self.largest.max(size);
         size
+    }
+
+    /// Which results of the next chunk are worth being [kept](super::Keeping), by what items take.
+    pub fn keeping(&self) -> Keeping {
+        match self.item {
+            Some(item) if item < QUICK => Keeping::Nothing,
+            // Twenty times what it costs to write them and to copy them once more.
+            Some(item) if item < PATIENT.max(20.0 * self.result) => Keeping::Plain,
+            _ => Keeping::All,
+        }
     }
 
     /// A chunk of `items` took `elapsed` nanoseconds.
@@ -142,5 +182,14 @@ mod tests {
     fn a_fixed_size_is_kept_to() {
         let mut chunks = Chunks::new(Some(7), 2);
         assert_eq!((chunks.next(20, 100), chunks.next(6, 100), chunks.next(0, 0)), (7, 6, 0));
+    }
+
+    #[test]
+    fn what_waits_is_measured_in_time() {
+        let mut chunks = Chunks::new(Some(1), 2);
+        chunks.learn(1, 500);
+        assert_eq!(chunks.next(100_000, 10_000), 1);
+        chunks.learn(1, 10_000_000);
+        assert_eq!((chunks.next(100_000, 5), chunks.next(100_000, 6)), (1, 0));
     }
 }

@@ -2,9 +2,11 @@
 
 use super::caller::Pool;
 use crate::process::Exit;
+use crate::shm::journal::Left;
 use crate::shm::message::Payload;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What came of one task.
 #[derive(Debug)]
@@ -14,8 +16,10 @@ pub struct Outcome {
     /// Nanoseconds the task ran in its worker; 0 for a lost one.
     pub elapsed: u64,
     /// Of a task lost with its worker: what the worker last said with
-    /// [`Worker::reach`](super::Worker::reach). Not checked: it may say anything.
+    /// [`Progress::reach`](super::Progress::reach). Not checked: it may say anything.
     pub reached: u64,
+    /// Of a task lost with its worker: the results that the worker [left](super::Worker::journal) before.
+    pub left: Option<Box<Left>>,
     /// The result, the exception, or how the task was lost.
     pub answer: Answer,
 }
@@ -40,6 +44,8 @@ pub enum Loss {
         pid: u32,
         /// How it ended.
         exit: Exit,
+        /// Where it was, as it has said itself.
+        words: Option<Arc<str>>,
     },
     /// Workers could not start: what the last one reported, if it could.
     Start {
@@ -54,11 +60,28 @@ pub enum Loss {
     Terminated,
     /// The job was [cancelled](Pool::cancel): the task never ran, or its worker was ended.
     Cancelled,
-    /// The task ran longer than it may, so its worker was [ended](Pool::expire).
+    /// The task ran longer than its job's [limit](JobOptions::limit), so its worker was ended.
     Expired {
         /// The worker's process number.
         pid: u32,
+        /// Where it was, as it has said itself.
+        words: Option<Arc<str>>,
     },
+}
+
+impl Loss {
+    /// This reason for a worker's end, with the words that it left when it `ended`.
+    pub(super) fn with_words(self, ended: &Loss) -> Loss {
+        match (self, ended) {
+            (Loss::Expired { pid, .. }, Loss::Worker { words, .. }) => Loss::Expired { pid, words: words.clone() },
+            (why, _) => why,
+        }
+    }
+
+    /// Whether another worker may run the task.
+    pub fn may_be_retried(&self) -> bool {
+        matches!(self, Loss::Worker { .. } | Loss::Expired { .. })
+    }
 }
 
 /// What a pool has done so far.
@@ -80,6 +103,19 @@ pub struct Statistics {
     pub running: u64,
     /// Workers that have ended.
     pub ended: u64,
+}
+
+/// What a job wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobOptions {
+    /// The keeper is woken for its outcomes.
+    pub kept: bool,
+    /// The keeper is woken when a task is lost with its worker: what was not begun must be run again.
+    pub minds_losses: bool,
+    /// Tasks of a job with a higher number are claimed first; among equals, those that were submitted first.
+    pub priority: i32,
+    /// How long each stretch of a task may take: a task, or an item of it ([`Progress`](super::Progress)).
+    pub limit: Option<Duration>,
 }
 
 /// One map or apply: the caller's half of any number of tasks.

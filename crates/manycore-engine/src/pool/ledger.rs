@@ -4,17 +4,29 @@
 //! never while a thread waits for anything else.
 
 use super::caller::Function;
-use super::job::{Answer, Loss, Outcome, Statistics};
+use super::hiring::Hiring;
+use super::job::{Answer, JobOptions, Loss, Outcome, Statistics};
+use super::ranks::Ranks;
+use crate::dispatch::{Deadlines, Running};
 use crate::error::Result;
-use crate::process::Exit;
+use crate::os::clock;
+use crate::process::{Exit, Supervisor};
 use crate::shm::arena::{Allocator, BlockRef, HELD_BY_CALLER};
 use crate::shm::blocks::Home;
+use crate::shm::journal::Left;
 use crate::shm::message::Payload;
 use crate::shm::region::Region;
 use crate::shm::state::Phase;
 use crate::shm::task::Verdict;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Entries for urgent tasks alone.
+pub(super) const RESERVE: usize = 64;
+
+/// Nanoseconds that a worker has to say where it is before it is killed: a hundred times what that takes.
+const LAST_WORDS: u64 = 100_000_000;
 
 /// The account of one pool.
 #[derive(Debug)]
@@ -29,13 +41,19 @@ pub(super) struct Ledger {
     free_jobs: Vec<u32>,
     /// The caller's part of the arena.
     pub(super) allocator: Allocator,
+    /// How many tasks of each priority are in flight.
+    ranks: Ranks,
     /// Payload bytes of tasks in flight.
     pub(super) bytes: u64,
     pub(super) seats: Vec<SeatAccount>,
     /// Seats whose worker has ended and was not buried yet.
     pub(super) exited: VecDeque<u16>,
-    /// Workers that ended in a row before they were ready.
-    pub(super) failed_starts: u32,
+    /// When a worker may be started in place of one that has ended.
+    pub(super) hiring: Hiring,
+    /// When tasks have had their time.
+    pub(super) deadlines: Deadlines,
+    /// Workers can say where they are before they are ended for a task that takes too long.
+    pub(super) has_last_words: bool,
     /// Set once no task will be answered any more.
     pub(super) broken: Option<Loss>,
     /// Jobs that the keeper serves and that something arrived for.
@@ -44,6 +62,14 @@ pub(super) struct Ledger {
     pub(super) events: u64,
     pub(super) statistics: Statistics,
     taken: Vec<usize>,
+}
+
+/// What the tasks of a job have in common.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms {
+    /// Nanoseconds that each stretch of a task may take.
+    pub(super) limit: Option<u64>,
+    pub(super) priority: i32,
 }
 
 #[derive(Debug)]
@@ -55,6 +81,7 @@ struct Owed {
     bytes: u64,
     /// Under which it was published.
     position: u64,
+    terms: Terms,
     /// Why the task was revoked, if it was.
     revoked: Option<Loss>,
     /// Keeps the function's block until no task needs it.
@@ -66,6 +93,8 @@ struct Slot {
     generation: u32,
     live: bool,
     kept: bool,
+    minds_losses: bool,
+    terms: Terms,
     owed: u64,
     arrived: VecDeque<Outcome>,
 }
@@ -76,6 +105,8 @@ pub(super) struct SeatAccount {
     /// The process that sits there; 0 for an empty seat.
     pub(super) pid: u32,
     pub(super) taken: bool,
+    /// The process must be killed; where it is not watched yet, as soon as it is.
+    pub(super) doomed: bool,
 }
 
 impl Ledger {
@@ -88,10 +119,13 @@ impl Ledger {
             jobs: Vec::new(),
             free_jobs: Vec::new(),
             allocator: Allocator::take_over(region.part(0)?)?,
+            ranks: Ranks::default(),
             bytes: 0,
             seats: vec![SeatAccount::default(); shape.seats as usize],
             exited: VecDeque::new(),
-            failed_starts: 0,
+            hiring: Hiring::default(),
+            deadlines: Deadlines::default(),
+            has_last_words: false,
             broken: None,
             news: Vec::new(),
             events: 0,
@@ -100,9 +134,11 @@ impl Ledger {
         })
     }
 
-    /// Entries that no task uses.
-    pub(super) fn vacant(&self) -> usize {
-        self.free.len()
+    /// Entries that a task of `priority` can use. Some are kept for urgent ones, which would otherwise wait, in a table
+    /// full of long tasks, until one of them is done.
+    pub(super) fn vacant(&self, priority: i32) -> usize {
+        let kept = if priority > 0 { 0 } else { RESERVE.min(self.owed.len() / 16) };
+        self.free.len().saturating_sub(kept)
     }
 
     /// Tasks in flight.
@@ -110,14 +146,17 @@ impl Ledger {
         self.owed.len() - self.free.len() - self.withdrawn.len()
     }
 
-    pub(super) fn open_job(&mut self, kept: bool) -> u64 {
+    pub(super) fn open_job(&mut self, options: JobOptions) -> u64 {
         let number = self.free_jobs.pop().unwrap_or_else(|| {
             self.jobs.push(Slot::default());
             self.jobs.len() as u32 - 1
         });
         let slot = &mut self.jobs[number as usize];
         slot.generation = slot.generation.wrapping_add(1);
-        (slot.live, slot.kept, slot.owed) = (true, kept, 0);
+        (slot.live, slot.kept, slot.owed) = (true, options.kept, 0);
+        slot.minds_losses = options.minds_losses;
+        let limit = options.limit.map(|limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        slot.terms = Terms { limit, priority: options.priority };
         u64::from(slot.generation) << 32 | u64::from(number)
     }
 
@@ -161,6 +200,11 @@ impl Ledger {
         self.slot(key).is_none_or(|slot| slot.owed == 0 || !slot.arrived.is_empty())
     }
 
+    /// How many jobs have tasks in flight.
+    pub(super) fn open_jobs(&self) -> usize {
+        self.jobs.iter().filter(|slot| slot.live && slot.owed > 0).count()
+    }
+
     /// Tasks of job `key` in flight.
     pub(super) fn owed(&mut self, key: u64) -> u64 {
         self.slot(key).map_or(0, |slot| slot.owed)
@@ -180,6 +224,42 @@ impl Ledger {
         }
     }
 
+    /// What the tasks of job `key` have in common.
+    pub(super) fn terms(&mut self, key: u64) -> Terms {
+        self.slot(key).map_or_else(Terms::default, |slot| slot.terms)
+    }
+
+    /// Whether a task of `priority` must be claimed before some that was published before.
+    pub(super) fn outranks(&self, priority: i32) -> bool {
+        self.ranks.lowest().is_some_and(|lowest| lowest < priority)
+    }
+
+    /// Publishes the entry `index`, which has just been filled, and puts all that wait in the order in which they are to
+    /// be claimed. Says how many tasks wait.
+    ///
+    /// Everything that waits is withdrawn, so that the queue's head can pass all positions up to its tail; nobody's task
+    /// is stepped over. Then all of it is published anew.
+    pub(super) fn publish_ranked(&mut self, region: &Region, index: usize) -> usize {
+        let queue = region.queue();
+        let mut waiting: Vec<(i32, u64, usize)> = Vec::new();
+        for (at, owed) in self.owed.iter().enumerate() {
+            let Some(owed) = owed.as_ref().filter(|_| at != index) else { continue };
+            if queue.withdraw(at, owed.position) {
+                waiting.push((-owed.terms.priority, owed.position, at));
+            }
+        }
+        let priority = self.owed.get(index).and_then(|owed| Some(owed.as_ref()?.terms.priority)).unwrap_or(0);
+        waiting.push((-priority, u64::MAX, index));
+        // Claims go in the order of positions, and no position is left that nobody has claimed.
+        queue.pass_all();
+        waiting.sort_unstable();
+        for (_, _, entry) in &waiting {
+            let position = queue.publish(*entry);
+            self.published(*entry, position);
+        }
+        waiting.len()
+    }
+
     /// Takes a free entry into use for a task of job `key`.
     pub(super) fn engage(
         &mut self,
@@ -191,13 +271,16 @@ impl Ledger {
     ) -> Option<usize> {
         let entry = self.free.pop()? as usize;
         let function = Arc::clone(function);
-        self.owed[entry] =
-            Some(Owed { job: key, index, block, bytes, position: 0, revoked: None, _function: function });
-        self.bytes += bytes;
-        self.statistics.submitted += 1;
+        let mut terms = Terms::default();
         if let Some(slot) = self.slot(key) {
             slot.owed += 1;
+            terms = slot.terms;
         }
+        self.ranks.enter(terms.priority);
+        self.owed[entry] =
+            Some(Owed { job: key, index, block, bytes, position: 0, terms, revoked: None, _function: function });
+        self.bytes += bytes;
+        self.statistics.submitted += 1;
         Some(entry)
     }
 
@@ -237,12 +320,13 @@ impl Ledger {
         let Some(owed) = self.owed.get_mut(entry).and_then(Option::take) else { return };
         self.free(region, entry);
         let answer = answer(&owed);
-        self.deliver(&owed, Outcome { index: owed.index, elapsed, reached: 0, answer });
+        self.deliver(&owed, Outcome { index: owed.index, elapsed, reached: 0, left: None, answer });
     }
 
     /// Gives the outcome of a task that is owed no longer to its job.
     fn deliver(&mut self, owed: &Owed, outcome: Outcome) {
         self.events += 1;
+        self.ranks.leave(owed.terms.priority);
         self.bytes -= owed.bytes;
         let statistics = &mut self.statistics;
         // A number of another process: it may be any.
@@ -254,10 +338,12 @@ impl Ledger {
             Answer::Lost(Loss::Expired { .. }) => &mut statistics.expired,
             Answer::Lost(_) => &mut statistics.lost,
         } += 1;
+        let is_loss = matches!(outcome.answer, Answer::Lost(Loss::Worker { .. } | Loss::Expired { .. }));
         let Some(slot) = self.slot(owed.job) else { return };
+        let minded = slot.minds_losses && is_loss;
         slot.owed -= 1;
         slot.arrived.push_back(outcome);
-        if slot.kept {
+        if slot.kept || minded {
             self.news.push(owed.job);
         }
     }
@@ -294,7 +380,7 @@ impl Ledger {
         self.settle(region, index, elapsed, |_| match (verdict.filter(|_| finished), payload) {
             (Some(Verdict::Returned), Ok(payload)) => Answer::Returned(payload),
             (Some(Verdict::Raised), Ok(payload)) => Answer::Raised(payload),
-            _ => Answer::Lost(Loss::Worker { pid: 0, exit: Exit::Unknown }),
+            _ => Answer::Lost(Loss::Worker { pid: 0, exit: Exit::Unknown, words: None }),
         });
     }
 
@@ -304,8 +390,8 @@ impl Ledger {
         // its own that is still in use is one it did not live to push.
         let collected = self.collect(region).map(drop);
         let queue = region.queue();
-        let reached = region.reached(seat);
         self.statistics.ended += 1;
+        self.deadlines.ended(seat);
         for index in 0..self.owed.len() {
             if self.owed[index].is_none() {
                 continue;
@@ -313,10 +399,15 @@ impl Ledger {
             let Some(entry) = queue.entry(index) else { continue };
             match entry.state.phase() {
                 Phase::Done(holder) if holder == seat => self.collect_one(region, index),
-                Phase::Running(holder) if holder == seat => self.lose(region, index, reached, loss),
+                Phase::Running(holder) if holder == seat => self.lose_with(region, index, seat, loss),
                 Phase::Revoked(holder) if holder == seat => {
                     let revoked = self.owed[index].as_ref().and_then(|owed| owed.revoked.clone());
-                    self.lose(region, index, reached, &revoked.unwrap_or_else(|| loss.clone()));
+                    self.lose_with(
+                        region,
+                        index,
+                        seat,
+                        &revoked.map_or_else(|| loss.clone(), |why| why.with_words(loss)),
+                    );
                 }
                 _ => {}
             }
@@ -329,19 +420,29 @@ impl Ledger {
         collected
     }
 
-    fn lose(&mut self, region: &Arc<Region>, index: usize, reached: u64, loss: &Loss) {
+    fn lose(&mut self, region: &Arc<Region>, index: usize, loss: &Loss) {
         let Some(owed) = self.owed.get_mut(index).and_then(Option::take) else { return };
         self.free(region, index);
-        self.fail(region, &owed, reached, loss);
+        self.fail(region, &owed, 0, None, loss);
+    }
+
+    /// As `lose`, for a task that the dead worker in `seat` ran: with what it has left.
+    fn lose_with(&mut self, region: &Arc<Region>, index: usize, seat: u16, loss: &Loss) {
+        let Some(owed) = self.owed.get_mut(index).and_then(Option::take) else { return };
+        let reached = region.stretch(seat, owed.position).map_or(0, |(reached, _)| reached);
+        let left = region.left(seat, owed.position).filter(|left| !left.is_empty()).map(Box::new);
+        self.free(region, index);
+        self.fail(region, &owed, reached, left, loss);
     }
 
     /// Answers a task that is owed no longer with `loss`, and takes its arguments' block back.
-    fn fail(&mut self, region: &Region, owed: &Owed, reached: u64, loss: &Loss) {
+    fn fail(&mut self, region: &Region, owed: &Owed, reached: u64, left: Option<Box<Left>>, loss: &Loss) {
         if !owed.block.is_null() {
             // The worker may have given it back already; then this does nothing.
             let _ = region.give_back(owed.block);
         }
-        self.deliver(owed, Outcome { index: owed.index, elapsed: 0, reached, answer: Answer::Lost(loss.clone()) });
+        let answer = Answer::Lost(loss.clone());
+        self.deliver(owed, Outcome { index: owed.index, elapsed: 0, reached, left, answer });
     }
 
     /// Fails every task of job `key` with `loss`: at once where no worker has claimed
@@ -356,7 +457,7 @@ impl Ledger {
             if queue.withdraw(index, position) {
                 let Some(owed) = self.owed[index].take() else { continue };
                 self.withdrawn.push((index as u32, position));
-                self.fail(region, &owed, 0, loss);
+                self.fail(region, &owed, 0, None, loss);
             } else if running {
                 seats.extend(self.revoke(region, index, |_| true, loss));
             }
@@ -374,34 +475,74 @@ impl Ledger {
         // A seat that is not there is damage; the burial of the true holder answers the task.
         let there = usize::from(seat) < self.seats.len();
         let revoked = there && meant(seat) && state.revoke(seat, owed.position);
-        revoked.then(|| {
-            owed.revoked = Some(loss.clone());
-            seat
-        })
+        if !revoked {
+            return None;
+        }
+        owed.revoked = Some(loss.clone());
+        if let Some(account) = self.seats.get_mut(usize::from(seat)) {
+            account.doomed = true;
+        }
+        Some(seat)
     }
 
-    /// What each worker runs: seat, and the position of its task.
-    pub(super) fn running(&self, region: &Region) -> Vec<(u16, u64)> {
-        let queue = region.queue();
-        let runs = |(index, owed): (usize, &Option<Owed>)| match queue.entry(index)?.state.phase() {
-            Phase::Running(seat) => Some((seat, owed.as_ref()?.position)),
-            _ => None,
-        };
-        self.owed.iter().enumerate().filter(|(_, owed)| owed.is_some()).filter_map(runs).collect()
+    /// What the workers run, and the shortest limit of a task that none of them runs.
+    fn timed(&self, region: &Region) -> (Vec<Running>, Option<u64>) {
+        let (queue, mut running, mut waiting) = (region.queue(), Vec::new(), None::<u64>);
+        for (index, owed) in self.owed.iter().enumerate() {
+            let Some((owed, entry)) = owed.as_ref().zip(queue.entry(index)) else { continue };
+            let Phase::Running(seat) = entry.state.phase() else {
+                waiting = waiting.into_iter().chain(owed.terms.limit).min();
+                continue;
+            };
+            let (position, limit, stretch) = (owed.position, owed.terms.limit, region.stretch(seat, owed.position));
+            let (reached, since) = (stretch.map_or(0, |(reached, _)| reached), stretch.map(|(_, since)| since));
+            running.push(Running { seat, position, reached, since, limit });
+        }
+        (running, waiting)
+    }
+
+    /// How long no deadline can pass; zero: it is time to [look](Ledger::look). None: there is none.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        if self.deadlines.is_idle() { None } else { self.deadlines.rest(clock::now()) }
+    }
+
+    /// Revokes the tasks that have had their time, and ends their workers, where it is time to look for such. Says whether it was.
+    pub(super) fn look(&mut self, region: &Region, supervisor: &Supervisor) -> Result<bool> {
+        if !self.rest().is_some_and(|rest| rest.is_zero()) {
+            return Ok(false);
+        }
+        let (running, waiting) = self.timed(region);
+        // After the look at what runs: a stretch that begins meanwhile has not begun before it.
+        let now = clock::now();
+        for seat in self.deadlines.take_late(now) {
+            supervisor.kill(seat)?;
+        }
+        for over in self.deadlines.look(now, &running, waiting) {
+            if !self.expire(region, over.seat, over.position) {
+                continue;
+            }
+            if self.has_last_words {
+                self.deadlines.asked(over.seat, now.saturating_add(LAST_WORDS));
+                supervisor.ask_to_end(over.seat)?;
+            } else {
+                supervisor.kill(over.seat)?;
+            }
+        }
+        Ok(true)
     }
 
     /// Revokes the task that was published under `position`, if `seat` runs it still.
-    pub(super) fn expire(&mut self, region: &Region, seat: u16, position: u64) -> bool {
+    fn expire(&mut self, region: &Region, seat: u16, position: u64) -> bool {
         let is_it = |owed: &Option<Owed>| owed.as_ref().is_some_and(|owed| owed.position == position);
         let Some(index) = self.owed.iter().position(is_it) else { return false };
         let pid = self.seats.get(usize::from(seat)).map_or(0, |account| account.pid);
-        self.revoke(region, index, |holder| holder == seat, &Loss::Expired { pid }).is_some()
+        self.revoke(region, index, |holder| holder == seat, &Loss::Expired { pid, words: None }).is_some()
     }
 
     /// Fails every task that no worker has claimed yet.
     pub(super) fn withdraw(&mut self, region: &Arc<Region>, loss: &Loss) -> Result<()> {
         while let Some(index) = region.queue().claim(crate::shm::state::CALLER)? {
-            self.lose(region, index, 0, loss);
+            self.lose(region, index, loss);
         }
         Ok(())
     }
@@ -413,7 +554,7 @@ impl Ledger {
         let withdrawn = self.withdraw(region, loss);
         for index in 0..self.owed.len() {
             if self.owed[index].is_some() {
-                self.lose(region, index, 0, loss);
+                self.lose(region, index, loss);
             }
         }
         collected.and(withdrawn)

@@ -7,21 +7,22 @@
 
 mod caller;
 mod chunks;
+mod hiring;
 mod job;
 mod ledger;
-mod limit;
+mod ranks;
 mod wait;
 mod worker;
 
 pub use caller::{Function, Pool, Room, Work};
-pub use chunks::Chunks;
-pub use job::{Answer, Job, Loss, Outcome, Statistics};
-pub use limit::Sightings;
+pub use chunks::{Chunks, Keeping};
+pub use job::{Answer, Job, JobOptions, Loss, Outcome, Statistics};
 pub use wait::Woken;
-pub use worker::{ForkGuard, Next, Task, Worker};
+pub use worker::{ForkGuard, Next, Progress, Task, Worker};
 
 pub use crate::process::Exit;
 pub use crate::shm::blocks::Lease;
+pub use crate::shm::journal::{Journal, Left};
 pub use crate::shm::message::{ALIGN, Message, Payload, Piece, Segment, Segments};
 pub use crate::shm::region::Region;
 pub use crate::shm::task::Verdict;

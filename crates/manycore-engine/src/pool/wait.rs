@@ -17,6 +17,9 @@ pub enum Woken {
     Ready,
     /// Workers have ended and must be buried before it can be.
     Exits,
+    /// The pause after kills is over: workers should be started in the empty seats, or the
+    /// seats [left empty](Pool::leave_empty).
+    Vacant,
 }
 
 /// A thread that does not hold the helm looks around this often for signals,
@@ -82,19 +85,29 @@ impl<'a> Helm<'a> {
             pool.gather(pool.ledger())?;
             // Before the look at the ledger: news that come after it end the sleep below.
             let seen = pool.waiters.state().news;
-            {
+            let (pause, rest) = {
                 let mut ledger = pool.ledger();
+                let looked = ledger.look(&pool.region, &pool.supervisor)?;
                 if ready(&mut ledger) {
                     return Ok(Woken::Ready);
                 }
                 if !ledger.exited.is_empty() {
                     return Ok(Woken::Exits);
                 }
+                if looked {
+                    // With short limits every sleep would be shorter than those after which signals are looked for.
+                    return Err(Error::new(Kind::Interrupted, "time to look for signals"));
+                }
+                (ledger.pause(), ledger.rest())
+            };
+            if pause.is_some_and(|pause| pause.is_zero()) {
+                return Ok(Woken::Vacant);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(Error::new(Kind::Timeout, "the time given to a wait is over"));
             }
+            let left = left.into_iter().chain(pause).chain(rest).min();
             let mut state = pool.waiters.state();
             if state.taken {
                 if state.news == seen {
@@ -168,8 +181,8 @@ impl<'a> Helm<'a> {
 
 /// Processors this process may use, asked once.
 fn processors() -> usize {
-    static PROCESSORS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+    static PROCESSORS: sync::Found = sync::Found::new();
+    PROCESSORS.get(|| std::thread::available_parallelism().map_or(1, usize::from) as u64) as usize
 }
 
 /// Turns of a glance: about a microsecond.
@@ -198,9 +211,9 @@ impl Pool {
         self.helm().wait(&mut |ledger| ledger.is_ready(job), deadline)
     }
 
-    /// Waits until a task can be submitted.
-    pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<Woken> {
-        self.helm().wait(&mut |ledger| super::caller::has_room(ledger), deadline)
+    /// Waits until a task of `priority` can be submitted.
+    pub fn wait_for_room(&self, priority: i32, deadline: Option<Instant>) -> Result<Woken> {
+        self.helm().wait(&mut |ledger| super::caller::has_room(ledger, priority), deadline)
     }
 
     /// Waits until a worker is ready to take tasks.
@@ -222,19 +235,35 @@ impl Pool {
         self.helm().wait(&mut |ledger| ledger.any_news() || called() || runs_dry(ledger), None)
     }
 
-    /// Kept jobs for which an outcome has arrived, in the order of arrival.
+    /// Whether there are jobs that [`Pool::take_news`] would give.
+    pub fn has_news(&self) -> bool {
+        self.ledger().any_news()
+    }
+
+    /// Kept jobs for which an outcome has arrived, and others that lost a task and mind that, in the order of arrival.
     pub fn take_news(&self) -> Vec<u64> {
         self.ledger().take_news()
     }
 
-    /// The keeper has nothing to wait for but a worker's end or a
+    /// The keeper has nothing to wait for but a worker's end, the end of a pause, or a
     /// [nudge](Pool::wake_keeper); it collects nothing meanwhile, so finished
     /// tasks wake nobody.
     pub fn doze(&self) -> Result<Woken> {
-        let events = self.supervisor.wait_as_keeper(None)?;
+        // Somebody must wait for an answer, or kills would have an idle pool start workers for ever.
+        let pause = |ledger: &Ledger| ledger.pause().filter(|_| ledger.in_flight() > 0);
+        let limit = {
+            let ledger = self.ledger();
+            pause(&ledger).into_iter().chain(ledger.rest()).min()
+        };
+        let events = self.supervisor.wait_as_keeper(limit)?;
         let mut ledger = self.ledger();
         ledger.note(&events);
-        Ok(if ledger.exited.is_empty() { Woken::Ready } else { Woken::Exits })
+        ledger.look(&self.region, &self.supervisor)?;
+        Ok(match pause(&ledger) {
+            _ if !ledger.exited.is_empty() => Woken::Exits,
+            Some(Duration::ZERO) => Woken::Vacant,
+            _ => Woken::Ready,
+        })
     }
 
     /// Wakes the keeper from [`Pool::doze`].

@@ -2,11 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::fault;
+use crate::os::clock;
 use crate::process::Bell;
 use crate::shm::arena::Allocator;
+use crate::shm::journal::Journal;
 use crate::shm::message::{Message, Payload};
 use crate::shm::region::Region;
-use crate::shm::task::{Place, Verdict};
+use crate::shm::task::{KEEPS, KEEPS_ALL, Place, TIMED, Verdict};
 use crate::sync;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ pub struct Worker {
     seat: u16,
     bell: Bell,
     allocator: Allocator,
+    journal: Option<Journal>,
     spin: u64,
 }
 
@@ -31,7 +34,9 @@ pub struct Worker {
 #[must_use]
 pub struct Task {
     entry: usize,
-    started: Instant,
+    /// When it was claimed, by the machine's clock.
+    started: u64,
+    flags: u64,
     /// The face's own number.
     pub mode: u32,
     /// The number under which to remember the function; odd: for good.
@@ -40,7 +45,32 @@ pub struct Task {
     body: Option<Payload>,
 }
 
+/// Notes how far one task has come, for the day its worker dies and for whoever watches its time.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    region: Arc<Region>,
+    seat: u16,
+    timed: bool,
+}
+
+impl Progress {
+    /// The task has come so far, in units of the face's own ([`Outcome::reached`](super::Outcome::reached)); it began
+    /// with 0. A task whose stretches have a limit begins a new one with this.
+    pub fn reach(&self, reached: u64) {
+        if self.timed {
+            self.region.begin_stretch(self.seat, reached, clock::now());
+        } else {
+            self.region.set_reached(self.seat, reached);
+        }
+    }
+}
+
 impl Task {
+    /// Whether all results are left in the journal, or only those that cost next to nothing.
+    pub fn keeps_all(&self) -> bool {
+        self.flags & KEEPS_ALL != 0
+    }
+
     /// The arguments; the first time they are asked for, then nothing.
     pub fn take_body(&mut self) -> Payload {
         self.body.take().unwrap_or_else(|| Payload::Inline(Box::default()))
@@ -79,7 +109,12 @@ impl Worker {
     pub fn sit(region: Arc<Region>, seat: u16, bell: OwnedFd) -> Result<Worker> {
         fault::point("start-up");
         let allocator = Allocator::take_over(region.part(usize::from(seat) + 1)?)?;
-        Ok(Worker { region, seat, bell: Bell::from_fd(bell), allocator, spin: 20_000 })
+        Ok(Worker { region, seat, bell: Bell::from_fd(bell), allocator, journal: None, spin: 20_000 })
+    }
+
+    /// The pool's region.
+    pub fn region(&self) -> &Region {
+        &self.region
     }
 
     /// What must be done before this process forks, apart from the worker itself,
@@ -109,11 +144,26 @@ impl Worker {
         is_there.then(|| Payload::copy_of(&self.region, place).map(|(bytes, _)| bytes)).transpose()
     }
 
-    /// Notes how far the task in hand has come, in units of the face's own, for the
-    /// day this worker dies ([`Outcome::reached`](super::Outcome::reached)); a new task starts with 0.
-    /// Also tells whoever watches the time a task takes that a new stretch begins.
-    pub fn reach(&self, reached: u64) {
-        self.region.set_reached(self.seat, reached);
+    /// Where to leave the result of each item of `task` as it is produced, if the caller wants that: a journal that is
+    /// made once for a worker, and must be [begun](Journal::begin) for each task.
+    pub fn journal(&mut self, task: &Task) -> Result<Option<Journal>> {
+        if task.flags & KEEPS == 0 {
+            return Ok(None);
+        }
+        match self.journal.take() {
+            Some(journal) => Ok(Some(journal)),
+            None => Journal::new(&self.region, self.seat, &mut self.allocator).map(Some),
+        }
+    }
+
+    /// Takes the journal back when the task is over.
+    pub fn put_back(&mut self, journal: Journal) {
+        self.journal = Some(journal);
+    }
+
+    /// With what the worker notes how far `task` has come.
+    pub fn progress(&self, task: &Task) -> Progress {
+        Progress { region: Arc::clone(&self.region), seat: self.seat, timed: task.flags & TIMED != 0 }
     }
 
     /// Claims a task, if one waits.
@@ -121,12 +171,15 @@ impl Worker {
         let queue = self.region.queue();
         let Some(index) = queue.claim(self.seat)? else { return Ok(None) };
         fault::point("after-claim");
-        self.reach(0);
         let entry = queue.entry(index).ok_or_else(|| Error::corrupt("a claimed entry is gone"))?;
+        // After the claim: a task's time never begins before it.
+        let started = clock::now();
+        self.region.begin_task(self.seat, entry.state.position(), started);
         entry.read_claimed(|slip| {
             Ok(Some(Task {
                 entry: index,
-                started: Instant::now(),
+                started,
+                flags: slip.flags,
                 mode: slip.mode,
                 function: slip.function,
                 function_place: slip.function_place,
@@ -212,7 +265,7 @@ impl Worker {
     /// still this worker's, and must be finished with a smaller message.
     pub fn finish(&mut self, task: &Task, verdict: Verdict, message: Message<'_>) -> Result<()> {
         let place = if message.fits_inline() { None } else { Some(self.stage(message)?) };
-        let elapsed = task.started.elapsed().as_nanos() as u64;
+        let elapsed = clock::now().saturating_sub(task.started);
         let queue = self.region.queue();
         let entry = queue.entry(task.entry).ok_or_else(|| Error::corrupt("a claimed entry is gone"))?;
         entry.fill(|slip| {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::os::spawn::{self, Program};
 use crate::os::watch;
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -89,7 +89,23 @@ impl Child {
     }
 }
 
+/// What shells and interpreters return for a program that Ctrl-C ended: 128 and the number of SIGINT.
+const INTERRUPTED: i32 = 130;
+
 impl Exit {
+    /// Whether somebody else ended the process: a person, the kernel that was out of memory, a service manager.
+    /// The other signals are a program's own doing: an invalid access, an abort, a timer or a limit of its own.
+    pub fn is_kill(self) -> bool {
+        const FROM_OUTSIDE: [Signal; 7] =
+            [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+        match self {
+            Exit::Signal(number) => FROM_OUTSIDE.iter().any(|signal| signal.as_raw() == number),
+            Exit::Code(code) => code == INTERRUPTED,
+            // Somebody else took the status. To go on for ever is the worse mistake of the two.
+            Exit::Unknown => false,
+        }
+    }
+
     /// An error for a process that ended like this while `doing` something.
     pub fn error(self, doing: &str) -> Error {
         let how = match self {

@@ -1,7 +1,7 @@
 //! Many processes watched at once, and the bell that says there are results.
 
 use crate::error::Result;
-use crate::os::watch::{Bell, Watch};
+use crate::os::watch::{self, Bell, Watch};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,6 +71,16 @@ impl Supervisor {
         self.deaths.add(&pidfd, u64::from(seat))?;
         members.insert(seat, pidfd);
         Ok(())
+    }
+
+    /// Kills the process in `seat`; one that has ended, or none at all, is no error.
+    pub fn kill(&self, seat: u16) -> Result<()> {
+        self.members().get(&seat).map_or(Ok(()), watch::kill)
+    }
+
+    /// Asks the process in `seat` to say where it is and to end; see [`watch::ask_to_end`].
+    pub fn ask_to_end(&self, seat: u16) -> Result<()> {
+        self.members().get(&seat).map_or(Ok(()), watch::ask_to_end)
     }
 
     /// The bell workers ring when results are there and the caller sleeps.

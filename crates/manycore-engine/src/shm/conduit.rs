@@ -6,7 +6,7 @@
 use super::mutex::{Mutex, Taken};
 use super::queue::Line;
 use super::stream::{self, Header, Received, Stream, Unit};
-use super::waiters::Waiters;
+use super::waiters::{SLICE, Waiters};
 use crate::error::{Kind, Result};
 use crate::sync::{AtomicU32, Guarded, Ordering, full_fence};
 use std::time::{Duration, Instant};
@@ -191,10 +191,10 @@ impl<'a> Conduit<'a> {
     /// the place it left and passes a wake on, as [`Conduit::sent`] does, and silences the
     /// bell after the last message.
     pub fn received(&self, count: u32, bell: &impl Watched) -> Result<()> {
+        full_fence(); // Pairs with `Waiters::sleep`, and with those in `sent` and `watch`.
         if self.is_watched() && self.stream.waiting() == 0 {
             self.settle(bell)?;
         }
-        full_fence(); // Pairs with `Waiters::sleep`, and with the one in `sent`.
         let asleep = self.words.senders.asleep();
         if asleep != 0 {
             let places = self.capacity.map(|capacity| capacity.saturating_sub(self.stream.sent().wrapping_sub(count)));
@@ -214,19 +214,30 @@ impl<'a> Conduit<'a> {
     }
 
     /// From now on the bell is heard exactly while messages wait.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`] while it waits for its turn, as [`Mutex::lock`] says: call again.
     pub fn watch(&self, bell: &impl Watched) -> Result<()> {
-        if !self.is_watched() {
-            self.words.watched.0.store(1, Ordering::Relaxed);
-            // A sender whose turn came before ours is seen by us; one that comes after sees the word.
-            self.settle(bell)?;
+        if self.is_watched() {
+            return Ok(());
         }
+        let Some(_turn) = self.sending(Wait::Until(None))? else { return Ok(()) };
+        // A sender whose turn came before ours is seen by us; one that comes after sees the word.
+        self.words.watched.0.store(1, Ordering::Relaxed);
+        full_fence(); // Pairs with the one in `received`: a receiver sees the word, or we that nothing waits.
+        self.ring_or_silence(bell);
         Ok(())
     }
 
-    /// Makes the bell say what is true. In a turn to send, so that nothing is sent between look and act.
+    /// Silences the bell after the last message, in a turn to send, so that nothing is sent between look and act.
+    ///
+    /// The message is received, so an error may not end this, and neither may a signal. A sender that is stopped in its
+    /// turn would hold us for ever: after a slice the bell is left as if the receiver had died here.
     fn settle(&self, bell: &impl Watched) -> Result<()> {
+        // A model knows no time.
+        let patience = if cfg!(loom) { None } else { Some(Instant::now() + SLICE) };
         loop {
-            match self.sending(Wait::Until(None)) {
+            match self.sending(Wait::Until(patience)) {
                 Ok(turn) => {
                     self.ring_or_silence(bell);
                     drop(turn);
@@ -234,12 +245,13 @@ impl<'a> Conduit<'a> {
                 }
                 // Short: signals can wait until it is over.
                 Err(error) if error.kind() == Kind::Interrupted => {}
+                Err(error) if error.kind() == Kind::Timeout => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// The same, for who has the turn to send already, after a death.
+    /// Makes the bell say what is true. The caller has the turn to send.
     pub fn ring_or_silence(&self, bell: &impl Watched) {
         if self.stream.waiting() == 0 {
             bell.silence();

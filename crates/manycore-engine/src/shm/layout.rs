@@ -11,7 +11,7 @@ use crate::sync::{AtomicU32, AtomicU64, Guarded};
 use std::mem::size_of;
 
 /// "manycore" and the version of this layout; a process of another build is refused.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"manycore") ^ 1 << 56;
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"manycore") ^ 2 << 56;
 
 /// The numbers a region is built from.
 #[repr(C)]
@@ -53,6 +53,14 @@ pub struct Seat {
     pub(super) report: Guarded<Report>,
     /// How far the worker's task has come, in a unit of the face's.
     pub(super) reached: AtomicU64,
+    /// When the worker's task, or its present stretch, began: nanoseconds of the machine's clock.
+    pub(super) since: AtomicU64,
+    /// The position of the task that `reached` and `since` speak of, plus one.
+    pub(super) task: AtomicU64,
+    /// The block of the worker's journal.
+    pub(super) journal: AtomicU64,
+    /// What the worker's task has left in the journal: bytes, and how many messages they are.
+    pub(super) left: (AtomicU64, AtomicU64),
 }
 
 /// The message of a worker that could not start: one held block.

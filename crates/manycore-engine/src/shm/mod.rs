@@ -18,6 +18,8 @@ pub mod conduit;
 pub mod doorbell;
 pub mod event;
 #[cfg(not(loom))]
+pub mod journal;
+#[cfg(not(loom))]
 pub mod kept;
 #[cfg(not(loom))]
 pub mod layout;

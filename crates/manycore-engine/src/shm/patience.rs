@@ -80,7 +80,6 @@ impl Patience {
 /// Whether somebody else can run while this thread spins.
 #[cfg(not(loom))]
 fn elsewhere() -> bool {
-    use std::sync::OnceLock;
-    static MANY: OnceLock<bool> = OnceLock::new();
-    *MANY.get_or_init(|| crate::os::cpus::usable() > 1)
+    static MANY: crate::sync::Found = crate::sync::Found::new();
+    MANY.get(|| u64::from(crate::os::cpus::usable() > 1)) == 1
 }

@@ -88,7 +88,7 @@ impl PlainBytes {
     /// [`Kind::TooLarge`], or [`Kind::Os`] where the system has no room for them.
     pub fn create(count: usize, element: usize) -> Result<PlainBytes> {
         let len = count.checked_mul(element).ok_or_else(|| too_large(count, element))?;
-        let (file, mapping) = Mapping::create(padded(len).ok_or_else(|| too_large(count, element))?)?;
+        let (file, mapping) = Mapping::reserve(padded(len).ok_or_else(|| too_large(count, element))?)?;
         Ok(PlainBytes { mapping, file: Arc::new(file), len, element })
     }
 

@@ -115,6 +115,20 @@ impl<'a> Queue<'a> {
         head >= position
     }
 
+    /// Moves the head past every position that was published. Only the caller, under its own lock, and when it has
+    /// [withdrawn](Queue::withdraw) each task that nobody has claimed: there is none to step over.
+    pub fn pass_all(&self) {
+        let tail = self.words.tail.0.load(Ordering::Relaxed);
+        loop {
+            let head = self.words.head.0.load(Ordering::Acquire);
+            if head >= tail {
+                return;
+            }
+            // In one step, unless a worker moves it meanwhile.
+            let _ = self.words.head.0.compare_exchange(head, tail, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
     /// Claims the oldest unclaimed task for the worker in `seat`.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 use super::arena::{Allocator, BlockRef, Label, Part, PartWords};
 use super::blocks::{Blocks, Home, Lease};
 use super::doorbell::Doorbell;
+use super::journal::Left;
 use super::layout::{Header, Layout, MAGIC, Report, Seat, Shape};
 use super::message::Message;
 use super::queue::Queue;
@@ -234,16 +235,71 @@ impl Region {
         Some((report.block, report.len, report.head))
     }
 
-    /// How far the task of the worker in `seat` has come; any number, if it is damaged.
-    pub fn reached(&self, seat: u16) -> u64 {
-        self.seat(seat).map_or(0, |seat| seat.reached.load(Ordering::Relaxed))
-    }
-
     /// The worker in `seat` says how far its task has come.
     pub fn set_reached(&self, seat: u16, reached: u64) {
         if let Ok(seat) = self.seat(seat) {
             seat.reached.store(reached, Ordering::Relaxed);
         }
+    }
+
+    /// The worker in `seat` has claimed the task at `position`, at the moment `now`.
+    pub fn begin_task(&self, seat: u16, position: u64, now: u64) {
+        if let Ok(seat) = self.seat(seat) {
+            seat.since.store(now, Ordering::Relaxed);
+            seat.reached.store(0, Ordering::Relaxed);
+            seat.left.1.store(0, Ordering::Relaxed);
+            // Release: whoever reads this task's position reads nothing older in the two words before.
+            seat.task.store(position.wrapping_add(1), Ordering::Release);
+        }
+    }
+
+    /// The worker in `seat` begins another stretch of its task, at the moment `now`.
+    pub fn begin_stretch(&self, seat: u16, reached: u64, now: u64) {
+        if let Ok(seat) = self.seat(seat) {
+            seat.since.store(now, Ordering::Relaxed);
+            // Release: whoever reads this number reads no older moment.
+            seat.reached.store(reached, Ordering::Release);
+        }
+    }
+
+    /// The journal of the worker in `seat` is `block`.
+    pub(super) fn set_journal(&self, seat: u16, block: BlockRef) -> Result<()> {
+        self.seat(seat)?.journal.store(block.word(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The task of the worker in `seat` has left `count` messages, of `bytes` bytes, in the worker's journal.
+    pub(super) fn set_left(&self, seat: u16, bytes: u64, count: u64) {
+        if let Ok(seat) = self.seat(seat) {
+            seat.left.0.store(bytes, Ordering::Relaxed);
+            // Release: after the bytes themselves. The caller reads them after it has seen the worker's end.
+            seat.left.1.store(count, Ordering::Release);
+        }
+    }
+
+    /// What the dead worker in `seat` has left of the task at `position`; None where it cannot be read.
+    pub fn left(&self, seat: u16, position: u64) -> Option<Left> {
+        let seat = self.seat(seat).ok()?;
+        if seat.task.load(Ordering::Acquire) != position.wrapping_add(1) {
+            return None;
+        }
+        let (count, bytes) = (seat.left.1.load(Ordering::Acquire), seat.left.0.load(Ordering::Relaxed));
+        if count == 0 {
+            return Some(Left::default());
+        }
+        Left::read(self, BlockRef::from_word(seat.journal.load(Ordering::Relaxed)), bytes, count).ok()
+    }
+
+    /// How far the worker in `seat` has come with the task at `position`, and since when; None where it has noted
+    /// nothing of that task. Any numbers, if it is damaged.
+    pub fn stretch(&self, seat: u16, position: u64) -> Option<(u64, u64)> {
+        let seat = self.seat(seat).ok()?;
+        if seat.task.load(Ordering::Acquire) != position.wrapping_add(1) {
+            return None;
+        }
+        // In this order: a moment that is too new for its number makes nothing end early.
+        let reached = seat.reached.load(Ordering::Acquire);
+        Some((reached, seat.since.load(Ordering::Relaxed)))
     }
 
     /// What every worker is told; written once, before the first worker is started.

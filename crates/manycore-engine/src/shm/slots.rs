@@ -11,7 +11,9 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::os::memory::Mapping;
-use crate::sync::{AtomicU32, Ordering, forks, own_name};
+use crate::os::name;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, forks, own_name};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::mem::size_of;
 use std::ops::Deref;
@@ -85,9 +87,9 @@ pub struct Slot<T: Resident> {
     slots: Arc<Slots>,
     offset: usize,
     value: NonNull<T>,
-    /// How often this process had forked when it made the place; `None` for a place
+    /// How often this process had forked when it made the place, plus one; 0 for a place
     /// that came from another process, or was sent to one.
-    made_at: Mutex<Option<u64>>,
+    made_at: AtomicU64,
 }
 
 // SAFETY: a slot is an address that stays mapped while it lives, and a value that is
@@ -106,10 +108,38 @@ struct Known {
     attached: Vec<Arc<Slots>>,
 }
 
+static KNOWN: Mutex<Known> = Mutex::new(Known { home: None, made: 0, all: Vec::new(), attached: Vec::new() });
+
 fn known() -> MutexGuard<'static, Known> {
-    static KNOWN: Mutex<Known> = Mutex::new(Known { home: None, made: 0, all: Vec::new(), attached: Vec::new() });
+    hold_at_forks();
     // Whole after every step, so a panic elsewhere does not spoil it.
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+thread_local! {
+    /// What this thread has locked because it forks.
+    static HELD: Cell<Option<MutexGuard<'static, Known>>> = const { Cell::new(None) };
+}
+
+/// From now on whoever forks holds the lock meanwhile: taken by another thread it would
+/// stay taken in the child, which is to make locks of its own.
+///
+/// Two threads may both see to it, and a child again. It may be done twice.
+fn hold_at_forks() {
+    static SEEN_TO: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn hold() {
+        // A thread that forks while it ends may have lost its own variables. It takes its chance.
+        let _ = HELD.try_with(|held| {
+            held.set(Some(held.take().unwrap_or_else(|| KNOWN.lock().unwrap_or_else(PoisonError::into_inner))));
+        });
+    }
+    extern "C" fn let_go() {
+        let _ = HELD.try_with(|held| drop(held.take()));
+    }
+    if SEEN_TO.load(Ordering::Acquire) == 0 {
+        name::at_fork(hold, let_go, let_go);
+        SEEN_TO.store(1, Ordering::Release);
+    }
 }
 
 impl<T: Resident> Slot<T> {
@@ -144,7 +174,7 @@ impl<T: Resident> Slot<T> {
         // SAFETY: `find` gives ranges inside the mapping, aligned to a line, that no slot
         // of this process stands in and no other process knows. The tag is an atomic.
         unsafe { &(*place).tag }.store(T::KIND, Ordering::Release);
-        Slot::over(slots, offset, Some(forks()))
+        Slot::over(slots, offset, forks() + 1)
     }
 
     /// The place at `offset` of `slots`, which another process has made and filled.
@@ -152,10 +182,10 @@ impl<T: Resident> Slot<T> {
     /// # Errors
     /// [`Kind::Corrupt`] when no `T` stands there.
     pub fn at(slots: &Arc<Slots>, offset: usize) -> Result<Slot<T>> {
-        Slot::over(Arc::clone(slots), offset, None)
+        Slot::over(Arc::clone(slots), offset, 0)
     }
 
-    fn over(slots: Arc<Slots>, offset: usize, made_at: Option<u64>) -> Result<Slot<T>> {
+    fn over(slots: Arc<Slots>, offset: usize, made_at: u64) -> Result<Slot<T>> {
         let end = offset.checked_add(size_of::<Place<T>>());
         let inside = end.is_some_and(|end| end <= slots.mapping.len());
         if !inside || offset < size_of::<Header>() || !offset.is_multiple_of(LINE) {
@@ -170,22 +200,18 @@ impl<T: Resident> Slot<T> {
         }
         // SAFETY: as above; the address of a field, which nobody follows yet.
         let value = unsafe { NonNull::new_unchecked(&raw mut (*place).value) };
-        Ok(Slot { slots, offset, value, made_at: Mutex::new(made_at) })
+        Ok(Slot { slots, offset, value, made_at: AtomicU64::new(made_at) })
     }
 
     /// Where it stands, to tell another process. From now on somebody else may know it.
     pub fn address(&self) -> (&Arc<Slots>, usize) {
-        *self.made_at() = None;
+        self.made_at.store(0, Ordering::Relaxed);
         (&self.slots, self.offset)
     }
 
     /// A number that no other place of its region has.
     pub fn offset(&self) -> usize {
         self.offset
-    }
-
-    fn made_at(&self) -> MutexGuard<'_, Option<u64>> {
-        self.made_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,7 +228,7 @@ impl<T: Resident> Deref for Slot<T> {
 
 impl<T: Resident> Drop for Slot<T> {
     fn drop(&mut self) {
-        let alone = self.made_at().is_some_and(|made_at| made_at == forks());
+        let alone = self.made_at.load(Ordering::Relaxed) == forks() + 1;
         // In a forked child the count differs from the one at the making, and the child
         // must not touch the parent's account.
         if alone && self.slots.id.creator == own_name() {

@@ -79,7 +79,7 @@ impl State {
     /// the worker takes no further task.
     #[must_use]
     pub fn finish(&self, seat: u16) -> bool {
-        let position = self.0.load(Ordering::Relaxed) >> (PHASE_BITS + SEAT_BITS);
+        let position = self.position();
         let (running, done) = (word(RUNNING, seat, position), word(DONE, seat, position));
         // Release: pairs with the Acquire of `phase`; the caller sees the whole outcome.
         self.0.compare_exchange(running, done, Ordering::Release, Ordering::Relaxed).is_ok()
@@ -98,6 +98,11 @@ impl State {
     /// → FREE, by the caller, who has taken the outcome or buried the worker.
     pub fn free(&self) {
         self.0.store(FREE, Ordering::Relaxed);
+    }
+
+    /// The position under which the task was claimed that this worker runs.
+    pub fn position(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) >> (PHASE_BITS + SEAT_BITS)
     }
 
     /// What the word says now.

@@ -7,6 +7,15 @@ use crate::sync::{AtomicU32, Guarded};
 /// Bytes of a payload that travel inside the entry itself.
 pub const INLINE: usize = 144;
 
+/// The task's stretches have a limit, so the worker notes when each begins.
+pub const TIMED: u64 = 1;
+
+/// The worker leaves the result of each item in its journal, if to write it costs next to nothing.
+pub const KEEPS: u64 = 2;
+
+/// The worker leaves the result of each item in its journal, whatever it is.
+pub const KEEPS_ALL: u64 = 4;
+
 /// Where the bytes of a payload are: `block` of the arena, or inside the entry
 /// when `block` is null. The first `head` of `len` bytes are the message's head.
 #[repr(C)]
@@ -42,6 +51,8 @@ pub struct Slip {
     pub mode: u32,
     /// [`Verdict`] as a number, written by the worker.
     pub verdict: u32,
+    /// What the worker is asked to note while it runs the task: [`TIMED`], [`KEEPS`], [`KEEPS_ALL`].
+    pub flags: u64,
     /// Nanoseconds the task ran, written by the worker.
     pub elapsed: u64,
     /// The number under which workers remember the function.
@@ -61,6 +72,7 @@ impl Default for Slip {
             index: 0,
             mode: 0,
             verdict: 0,
+            flags: 0,
             elapsed: 0,
             function: 0,
             function_place: Place::default(),

@@ -5,8 +5,8 @@
 
 use manycore_engine::os::{inherit, lifeline};
 use manycore_engine::pool::{
-    Answer, Exit, Function, Job, Loss, Message, Next, Outcome, Payload, Pool, Room, Segment, Task, Verdict, Woken,
-    Work, Worker,
+    Answer, Exit, Function, Job, JobOptions, Keeping, Loss, Message, Next, Outcome, Payload, Pool, Room, Segment, Task,
+    Verdict, Woken, Work, Worker,
 };
 use manycore_engine::process::Child;
 use manycore_engine::shm::arena::HELD_BY_CALLER;
@@ -22,6 +22,8 @@ const WORKER: &str = "MANYCORE_TEST_WORKER";
 const CALLER: &str = "MANYCORE_TEST_CALLER";
 /// Where a caller dies once its workers are busy.
 const DOOM: &str = "MANYCORE_TEST_DOOM";
+/// How a worker ends by its own error before it is ready.
+const ERROR: &str = "MANYCORE_TEST_ERROR";
 
 /// Nothing here takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,6 +57,11 @@ pub fn run_if_started() {
         let &[seat, region, bell, lifeline] = &numbers[..] else { panic!("{numbers:?}") };
         let [region, bell, lifeline] = [region, bell, lifeline].map(|number| inherit::duplicate(number).unwrap());
         assert!(lifeline::arm(&lifeline).unwrap(), "the caller is gone");
+        match std::env::var(ERROR).as_deref() {
+            Ok("abort") => std::process::abort(),
+            Ok(_) => std::process::exit(3),
+            Err(_) => {}
+        }
         work(seat as u16, region, bell).unwrap();
         std::process::exit(0);
     }
@@ -70,7 +77,7 @@ fn be_a_caller(witness: &[RawFd]) {
     face.pass_on = witness.to_vec();
     face.launch(None);
     face.launch(None);
-    let job = face.pool.open_job(false);
+    let job = face.pool.open_job(JobOptions::default());
     (0..2).for_each(|number| face.submit(&job, number, Mode::Stuck));
     while face.pool.has_waiting() {
         std::thread::yield_now();
@@ -151,6 +158,10 @@ pub struct Face {
     pub dead: Vec<(u32, Exit)>,
     /// Whether a dead worker is replaced.
     pub refill: bool,
+    /// Dead workers that are still to be replaced.
+    missing: usize,
+    /// How many of those that replace others are killed in their start.
+    pub doomed: usize,
     /// Descriptors that workers inherit besides their own.
     pub pass_on: Vec<RawFd>,
     lifelines: BTreeMap<u16, OwnedFd>,
@@ -166,6 +177,8 @@ impl Face {
             children: BTreeMap::new(),
             dead: Vec::new(),
             refill: true,
+            missing: 0,
+            doomed: 0,
             pass_on: Vec::new(),
             lifelines: BTreeMap::new(),
             function,
@@ -180,6 +193,17 @@ impl Face {
     /// Starts a worker that is to stop at `point`.
     pub fn launch_stopping(&mut self, point: &str) -> u16 {
         self.launch_with(Some(format!("MANYCORE_STOP_POINT={point}")))
+    }
+
+    /// Starts a worker that ends before it is ready: by `abort` or by `exit`.
+    pub fn launch_failing(&mut self, how: &str) -> u16 {
+        self.launch_with(Some(format!("{ERROR}={how}")))
+    }
+
+    fn replace(&mut self) {
+        let point = (self.doomed > 0).then_some("start-up");
+        self.doomed = self.doomed.saturating_sub(1);
+        self.launch(point);
     }
 
     fn launch_with(&mut self, setting: Option<String>) -> u16 {
@@ -203,8 +227,8 @@ impl Face {
     /// Submits task `number` once there is room; buries who dies meanwhile.
     pub fn submit(&mut self, job: &Job, number: u64, mode: Mode) {
         let deadline = Instant::now() + PATIENCE;
-        while self.pool.room().unwrap() == Room::No {
-            let woken = self.pool.wait_for_room(Some(deadline));
+        while self.pool.room(0).unwrap() == Room::No {
+            let woken = self.pool.wait_for_room(0, Some(deadline));
             self.after(woken);
         }
         assert!(self.try_submit(job, number, mode));
@@ -220,7 +244,8 @@ impl Face {
             // All segment: straight from its place into the block.
             _ => Message { head: &[], segments: &segments },
         };
-        let work = Work { index: number, mode: mode as u32, function: &self.function, message };
+        let work =
+            Work { index: number, mode: mode as u32, keeps: Keeping::Nothing, function: &self.function, message };
         self.pool.submit(job, work).unwrap() == Room::Yes
     }
 
@@ -243,7 +268,7 @@ impl Face {
     /// Runs tasks `numbers` and gives the outcomes by number: `None` for a right
     /// answer, otherwise how it was lost.
     pub fn map(&mut self, numbers: std::ops::Range<u64>, mode: Mode) -> BTreeMap<u64, Option<Loss>> {
-        let job = self.pool.open_job(false);
+        let job = self.pool.open_job(JobOptions::default());
         for number in numbers.clone() {
             self.submit(&job, number, mode);
         }
@@ -260,6 +285,11 @@ impl Face {
         match woken {
             Ok(Woken::Ready) => {}
             Ok(Woken::Exits) => self.bury(),
+            Ok(Woken::Vacant) => {
+                // Said again and again to a face that fills no seat, and before the pool looks for exits by itself.
+                self.pool.look_for_exits().unwrap();
+                self.bury();
+            }
             Err(error) if error.kind() == Kind::Interrupted => {}
             Err(error) => panic!("{error}"),
         }
@@ -274,8 +304,17 @@ impl Face {
             let exit = child.wait().unwrap();
             self.dead.push((pid, exit));
             if self.pool.bury(seat, exit).unwrap() && self.refill {
-                self.launch(None);
+                self.missing += 1;
             }
+        }
+        if self.pool.may_hire() {
+            if self.refill {
+                for _ in 0..std::mem::take(&mut self.missing) {
+                    self.replace();
+                }
+            }
+            // Also where nobody is started: whoever waits would be told of the end of the pause again and again.
+            self.pool.leave_empty();
         }
     }
 
@@ -287,6 +326,14 @@ impl Face {
             self.pool.look_for_exits().unwrap();
             self.bury();
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until `count` workers have been buried in all, as a thread that has nothing else to wait for.
+    pub fn wait_for_deaths_asleep(&mut self, count: usize) {
+        while self.dead.len() < count {
+            let woken = self.pool.doze();
+            self.after(woken);
         }
     }
 

@@ -15,7 +15,10 @@
 
 use std::ptr::NonNull;
 
+#[cfg(not(Py_LIMITED_API))]
+use pyo3::Python;
 use pyo3::ffi::{self, PyObject};
+use pyo3::{Bound, PyAny};
 
 use super::format::SMALL_INTS;
 
@@ -65,6 +68,24 @@ impl Owned {
     }
 }
 
+impl From<Bound<'_, PyAny>> for Owned {
+    #[inline]
+    fn from(object: Bound<'_, PyAny>) -> Self {
+        // SAFETY: the reference is the bound one, which is given up, and never null.
+        unsafe { Self(NonNull::new_unchecked(object.into_ptr())) }
+    }
+}
+
+impl Owned {
+    /// The reference as a safe one.
+    #[cfg(not(Py_LIMITED_API))]
+    #[inline]
+    pub(super) fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
+        // SAFETY: attached, and the reference is ours to hand over.
+        unsafe { Bound::from_owned_ptr(py, self.into_ptr()) }
+    }
+}
+
 impl Drop for Owned {
     #[inline]
     fn drop(&mut self) {
@@ -98,9 +119,9 @@ pub(super) unsafe fn small_int(object: *mut PyObject) -> Option<u8> {
 mod direct {
     use std::os::raw::c_int;
 
+    use crate::known::Known;
     use pyo3::Python;
     use pyo3::ffi::{self, Py_ssize_t, PyObject};
-    use pyo3::sync::PyOnceLock;
 
     use super::super::format::{SMALL_INTS, tag};
     use super::{Owned, Text};
@@ -166,7 +187,7 @@ mod direct {
 
     impl SmallInts {
         pub(in crate::codec) fn get(py: Python<'_>) -> &'static Self {
-            static TABLE: PyOnceLock<SmallInts> = PyOnceLock::new();
+            static TABLE: Known<SmallInts> = Known::new();
             TABLE.get_or_init(py, || {
                 // SAFETY: attached; small ints exist, so this cannot fail.
                 SmallInts(std::array::from_fn(|value| unsafe { ffi::PyLong_FromLong(value as std::os::raw::c_long) }))

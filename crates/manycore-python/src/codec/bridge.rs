@@ -14,7 +14,15 @@ use super::encode::Encoder;
 use super::format;
 use super::incoming::Incoming;
 
+/// Bytes of a message that is small.
+const SMALL: usize = 4096;
+
 impl Encoder {
+    /// Whether the message is small and the codec's own: to have written it cost next to nothing.
+    pub(crate) fn is_small_and_plain(&self) -> bool {
+        self.segments().is_empty() && self.head().len() <= SMALL && self.head().first() == Some(&format::NATIVE)
+    }
+
     /// Runs `send` on the message last encoded.
     pub(crate) fn with_message<R>(&self, send: impl FnOnce(Message<'_>) -> R) -> R {
         if self.segments().is_empty() {

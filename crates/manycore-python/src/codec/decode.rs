@@ -32,11 +32,19 @@ pub(super) enum Fault {
     Reference,
     Trailing,
     Segment,
-    /// An exception is set (memory ran out).
+    /// An exception is set (memory ran out, or code that makes an object raised it).
     Raised,
 }
 
 impl Fault {
+    /// An exception that is to come out as it is.
+    #[cfg(not(Py_LIMITED_API))]
+    #[cold]
+    pub(super) fn raise(py: Python<'_>, error: PyErr) -> Self {
+        error.restore(py);
+        Self::Raised
+    }
+
     #[cold]
     pub(super) fn into_error(self, py: Python<'_>) -> PyErr {
         let what = match self {
@@ -100,6 +108,16 @@ pub(super) struct Decoder {
     pub(super) small_ints: &'static SmallInts,
     /// Shared objects by offset of their tag, ascending; none: not whole yet.
     shared: Vec<(usize, Option<Owned>)>,
+    /// Whether code of anybody's may run while the message is read, and see what was made so far.
+    pub(super) open: bool,
+    /// Values that are read before they are put anywhere.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) stack: Vec<Owned>,
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) shapes: Vec<super::build::Shape>,
+    /// What keeps large buffers; none: they are copied out.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) owner: Option<crate::buffer::Owner>,
 }
 
 /// Small ints one after the other.
@@ -138,7 +156,23 @@ impl Decoder {
             segment_at: incoming.head_len,
             small_ints: SmallInts::get(py),
             shared: Vec::new(),
+            open: false,
+            #[cfg(not(Py_LIMITED_API))]
+            stack: Vec::new(),
+            #[cfg(not(Py_LIMITED_API))]
+            shapes: Vec::new(),
+            #[cfg(not(Py_LIMITED_API))]
+            owner: None,
         })
+    }
+
+    /// The message may call anybody's code, and views of it may be kept by `incoming`'s owner.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) fn open(&mut self, incoming: &Incoming) {
+        self.open = true;
+        if self.len - self.head_len >= super::incoming::COPY_ALL {
+            self.owner = incoming.owner.clone();
+        }
     }
 
     /// Where the byte stands that was read last.
@@ -154,7 +188,7 @@ impl Decoder {
 
     /// The address of the next `len` bytes, which are behind us afterwards.
     #[inline]
-    fn take(&mut self, len: usize) -> Result<*const u8, Fault> {
+    pub(super) fn take(&mut self, len: usize) -> Result<*const u8, Fault> {
         if len > self.left() {
             return Err(Fault::Short);
         }
@@ -203,7 +237,7 @@ impl Decoder {
     }
 
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let start = self.take(N)?;
         // SAFETY: `N` readable bytes, and arrays of bytes have no alignment.
         Ok(unsafe { start.cast::<[u8; N]>().read() })
@@ -267,7 +301,7 @@ impl Decoder {
     }
 
     #[inline]
-    fn remember(&mut self, tag: u8, offset: usize, object: &Owned) {
+    pub(super) fn remember(&mut self, tag: u8, offset: usize, object: &Owned) {
         if tag & SHARED != 0 {
             // SAFETY: attached; the object lives.
             let object = unsafe { Owned::borrow(object.as_ptr()) };
@@ -277,7 +311,7 @@ impl Decoder {
 
     /// Room for an object that nobody may refer to before it is whole.
     #[inline]
-    fn announce(&mut self, tag: u8, offset: usize) -> Option<usize> {
+    pub(super) fn announce(&mut self, tag: u8, offset: usize) -> Option<usize> {
         (tag & SHARED != 0).then(|| {
             self.shared.push((offset, None));
             self.shared.len() - 1
@@ -285,14 +319,14 @@ impl Decoder {
     }
 
     #[inline]
-    fn fulfil(&mut self, place: Option<usize>, object: &Owned) {
+    pub(super) fn fulfil(&mut self, place: Option<usize>, object: &Owned) {
         if let Some(place) = place {
             // SAFETY: attached; the object lives.
             self.shared[place].1 = Some(unsafe { Owned::borrow(object.as_ptr()) });
         }
     }
 
-    fn referred(&self, offset: usize) -> Result<Owned, Fault> {
+    pub(super) fn referred(&self, offset: usize) -> Result<Owned, Fault> {
         let place = self.shared.binary_search_by_key(&offset, |entry| entry.0).map_err(|_| Fault::Reference)?;
         let object = self.shared[place].1.as_ref().ok_or(Fault::Reference)?;
         // SAFETY: attached; the list of shared objects keeps it alive.
@@ -343,6 +377,8 @@ impl Decoder {
             }
             // SAFETY: attached.
             tag::EMPTY_TUPLE => return new(unsafe { ffi::PyTuple_New(0) }),
+            #[cfg(not(Py_LIMITED_API))]
+            _ if self.open => return self.tagged_open(tag, offset, depth, owed),
             _ => {}
         }
         match tag & !SHARED {
@@ -351,81 +387,7 @@ impl Decoder {
             tag::DICT => self.dict(tag, offset, depth, owed),
             tag::SET => self.set(tag, offset, depth, owed),
             tag::FROZENSET => self.frozenset(tag, offset, depth, owed),
-            leaf => {
-                let object = self.leaf(leaf)?;
-                self.remember(tag, offset, &object);
-                Ok(object)
-            }
-        }
-    }
-
-    fn leaf(&mut self, tag: u8) -> Result<Owned, Fault> {
-        match tag {
-            tag::COMPLEX => {
-                let real = f64::from_le_bytes(self.array()?);
-                let imaginary = f64::from_le_bytes(self.array()?);
-                // SAFETY: attached.
-                new(unsafe { ffi::PyComplex_FromDoubles(real, imaginary) })
-            }
-            #[cfg(not(Py_LIMITED_API))]
-            tag::ASCII | tag::TEXT_1 | tag::TEXT_2 | tag::TEXT_4 => self.text(tag),
-            #[cfg(Py_LIMITED_API)]
-            tag::ASCII | tag::TEXT_UTF8 => self.text(tag),
-            tag::BYTES => {
-                let len = self.varint()?;
-                let data = self.take(len)?;
-                // Filled afterwards, as pickle does: from bytes, the interpreter would make
-                // every single byte of the same value the same object.
-                // SAFETY: attached; then `len` readable bytes into as many of an object that
-                // nobody has seen, or none into the one empty object.
-                unsafe {
-                    let bytes = new(ffi::PyBytes_FromStringAndSize(std::ptr::null(), len as Py_ssize_t))?;
-                    std::ptr::copy_nonoverlapping(data, ffi::PyBytes_AsString(bytes.as_ptr()).cast(), len);
-                    Ok(bytes)
-                }
-            }
-            tag::BYTEARRAY => {
-                let len = self.varint()?;
-                let data = self.take(len)?;
-                // SAFETY: as above.
-                new(unsafe { ffi::PyByteArray_FromStringAndSize(data.cast(), len as Py_ssize_t) })
-            }
-            tag::BYTES_APART => {
-                let len = self.varint()?;
-                let data = self.segment(len)?;
-                // SAFETY: as above.
-                new(unsafe { ffi::PyBytes_FromStringAndSize(data.cast(), len as Py_ssize_t) })
-            }
-            tag::BYTEARRAY_APART => {
-                let len = self.varint()?;
-                let data = self.segment(len)?;
-                // SAFETY: as above.
-                new(unsafe { ffi::PyByteArray_FromStringAndSize(data.cast(), len as Py_ssize_t) })
-            }
-            _ => Err(Fault::Tag),
-        }
-    }
-
-    #[inline]
-    fn text(&mut self, tag: u8) -> Result<Owned, Fault> {
-        let len = self.varint()?;
-        let data = self.take(len)?;
-        // SAFETY: `len` readable bytes.
-        match unsafe { access::make_text(tag, data, len) } {
-            Ok(Some(text)) => Ok(text),
-            Ok(None) => Err(Fault::Text),
-            Err(()) => Err(Fault::Raised),
-        }
-    }
-
-    fn big_int(&mut self) -> Result<Owned, Fault> {
-        let len = self.varint()?;
-        let data = self.take(len)?;
-        let mut copy = vec![0; len];
-        // SAFETY: `len` readable bytes into as many of ours; then attached.
-        unsafe {
-            std::ptr::copy_nonoverlapping(data, copy.as_mut_ptr(), len);
-            access::make_big_int(&copy).ok_or(Fault::Raised)
+            _ => self.leaf(tag, offset),
         }
     }
 
@@ -538,7 +500,7 @@ impl Decoder {
 }
 
 #[inline]
-fn new(object: *mut PyObject) -> Result<Owned, Fault> {
+pub(super) fn new(object: *mut PyObject) -> Result<Owned, Fault> {
     // SAFETY: every caller passes what a C function returned as a new reference.
     unsafe { Owned::new(object) }.ok_or(Fault::Raised)
 }

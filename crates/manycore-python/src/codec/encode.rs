@@ -1,38 +1,49 @@
 //! From objects to a message.
 //!
-//! Built-in types only, and only exactly those: at the first object of any other
-//! type everything written so far is dropped and pickle writes the *whole*
-//! message, so that two objects are the same object afterwards exactly when
-//! pickle would have it so.
+//! A message is written in one of two ways. *Quickly*: plain data and instances of ordinary
+//! classes, of which everything is read where it lies. No code but ours runs meanwhile, so nothing
+//! changes, and an object that only its container holds cannot be met again: it costs nothing
+//! to be sure that it was met once. *Carefully*: as soon as an object says itself what it
+//! consists of, code of anybody's runs. Then every object is remembered and kept alive, as pickle does,
+//! containers are walked as things that may change, and what is met again among its own
+//! parts is written as pickle would. The first such object starts the message again; the
+//! next message begins the way the last one ended.
 //!
-//! Objects met twice: one that only its container holds cannot be met again, so
-//! it costs nothing. The others are remembered by address until the message is
-//! done; whoever contains them keeps them alive, since no code but ours runs.
+//! What neither way can do goes by pickle, whole, which also finds the right words for an error.
 //!
 //! # Why this file is unsafe
 //!
 //! It walks objects by raw pointers, see `access.rs`. Every pointer here is
 //! borrowed from its container, and the root from the caller; the thread is
-//! attached throughout and never lets go of the interpreter in between, so no
-//! container changes while it is walked.
+//! attached throughout and, while a message is written quickly, never lets go of the
+//! interpreter in between, so no container changes while it is walked. The careful way holds what it walks.
 #![allow(unsafe_code)]
 
-use pyo3::exceptions::PyOverflowError;
+use pyo3::exceptions::{PyException, PyOverflowError};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::access::{self, Owned};
+use super::by_value::What;
 use super::decode::CollectorPaused;
-use super::format::{self, MAX_DEPTH, NATIVE, NATIVE_CALL, SHARED, SMALL_INTS, tag};
+use super::format::{self, MAX_DEPTH, NATIVE, NATIVE_CALL, OPEN, OPEN_CALL, SHARED, SMALL_INTS, tag};
 use super::memo::Memo;
 use super::pickle;
 use super::segment::Segment;
+#[cfg(not(Py_LIMITED_API))]
+use super::{classes::Classes, instance::Shape};
+use crate::journey;
 
 /// Why the native encoder stopped.
-enum Stop {
+#[cfg_attr(Py_LIMITED_API, allow(dead_code))]
+pub(super) enum Stop {
     /// Not ours: let pickle do it.
     Foreign,
+    /// Code of somebody's has to be called: begin again, carefully.
+    Careful,
+    /// Something was found out about a class, and code may have run for it: begin again.
+    Again,
     /// An exception is set.
     Raised,
 }
@@ -41,12 +52,37 @@ enum Stop {
 pub(crate) struct Encoder {
     pub(super) head: Vec<u8>,
     pub(super) segments: Vec<Segment>,
-    memo: Memo,
+    pub(super) memo: Memo,
     total_len: usize,
+    /// Whether something in the message goes by value that pickle would have sent by name, or not at all.
+    pub(super) by_value: bool,
+    pub(super) what: What,
+    /// Whether this message is written carefully.
+    pub(super) careful: bool,
+    /// Whether code of anybody's has run for this message, and for the one before.
+    pub(super) code_ran: bool,
+    expect_code: bool,
+    /// What is remembered by its address while code runs.
+    pub(super) keep: Vec<Owned>,
+    /// The collector does not run while instances are read quickly.
+    pub(super) paused: Option<CollectorPaused>,
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) classes: Classes,
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) shapes: Vec<Shape>,
+    /// Names and values of the instances that are being written.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) fields: Vec<(*mut PyObject, *mut PyObject)>,
 }
 
 /// A head buffer larger than this is given back when the message is done.
 const KEEP_HEAD: usize = 16 << 20;
+
+/// Room for more references than this is given back as well.
+const KEEP_HELD: usize = 1 << 17;
+
+/// As many times a message is begun again because a class was new; then it is written carefully.
+const NEW_CLASSES: u32 = 16;
 
 /// Small ints that are written without looking at the room for each.
 const SMALL_RUN: usize = 64;
@@ -57,25 +93,39 @@ const FORBIDDEN: u32 = u32::MAX;
 impl Encoder {
     /// Allocates nothing yet.
     pub(crate) const fn new() -> Self {
-        Self { head: Vec::new(), segments: Vec::new(), memo: Memo::new(), total_len: 0 }
+        Self {
+            head: Vec::new(),
+            segments: Vec::new(),
+            memo: Memo::new(),
+            total_len: 0,
+            by_value: false,
+            what: What::Value,
+            careful: false,
+            code_ran: false,
+            expect_code: false,
+            keep: Vec::new(),
+            paused: None,
+            #[cfg(not(Py_LIMITED_API))]
+            classes: Classes::new(),
+            #[cfg(not(Py_LIMITED_API))]
+            shapes: Vec::new(),
+            #[cfg(not(Py_LIMITED_API))]
+            fields: Vec::new(),
+        }
     }
 
     /// Any value.
     pub(crate) fn encode(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.clear();
-        self.head.push(NATIVE);
         // SAFETY: attached, and the caller holds the value.
-        let outcome = unsafe { self.value(value.as_ptr(), 0) };
-        self.finish(value.py(), outcome, || Ok(value.clone()))
+        let body = |this: &mut Self| unsafe { this.value(value.as_ptr(), 0) };
+        self.run(value.py(), NATIVE, What::Value, body, || Ok(value.clone()))
     }
 
     /// `items[start..end]` of an exact list or tuple, as one list.
     pub(crate) fn encode_items(&mut self, items: &Bound<'_, PyAny>, start: usize, end: usize) -> PyResult<()> {
-        self.clear();
-        self.head.push(NATIVE);
         // SAFETY: attached, and the caller holds the items.
-        let outcome = unsafe { self.items(items.as_ptr(), start, end) };
-        self.finish(items.py(), outcome, || {
+        let body = |this: &mut Self| unsafe { this.items(items.as_ptr(), start, end) };
+        self.run(items.py(), NATIVE, What::Items(start), body, || {
             let slice = PyList::empty(items.py());
             for index in start..end {
                 slice.append(items.get_item(index)?)?;
@@ -90,25 +140,29 @@ impl Encoder {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        self.clear();
-        self.head.push(NATIVE_CALL);
         let kwargs = kwargs.filter(|kwargs| !kwargs.is_empty());
         // SAFETY: attached, and the caller holds both.
-        let outcome = unsafe {
-            self.value(args.as_ptr(), 0).and_then(|()| match kwargs {
-                Some(kwargs) => self.value(kwargs.as_ptr(), 0),
+        let body = |this: &mut Self| unsafe {
+            this.value(args.as_ptr(), 0)?;
+            match kwargs {
+                Some(kwargs) => this.value(kwargs.as_ptr(), 0),
                 None => {
-                    self.head.push(tag::NONE);
+                    this.head.push(tag::NONE);
                     Ok(())
                 }
-            })
+            }
         };
-        self.finish(args.py(), outcome, || Ok((args, kwargs).into_pyobject(args.py())?.into_any()))
+        self.run(args.py(), NATIVE_CALL, What::Call, body, || Ok((args, kwargs).into_pyobject(args.py())?.into_any()))
     }
 
     /// Any value, by pickle even if we could do it ourselves.
     pub(crate) fn encode_pickled(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.pickled(value, What::Value)
+    }
+
+    fn pickled(&mut self, value: &Bound<'_, PyAny>, what: What) -> PyResult<()> {
         self.clear();
+        self.what = what;
         pickle::encode(self, value).and_then(|()| self.measure()).inspect_err(|_| self.clear())
     }
 
@@ -127,28 +181,81 @@ impl Encoder {
         self.total_len
     }
 
+    /// Whether another message of the same value may differ from this one.
+    pub(crate) fn is_by_value(&self) -> bool {
+        self.by_value
+    }
+
     /// Lets go of every object, and of memory that only a giant message needs.
     pub(crate) fn clear(&mut self) {
         self.head.clear();
         self.head.shrink_to(KEEP_HEAD);
-        self.segments.clear();
         self.memo.clear();
         self.total_len = 0;
+        self.by_value = false;
+        self.what = What::Value;
+        self.careful = false;
+        self.code_ran = false;
+        self.paused = None;
+        #[cfg(not(Py_LIMITED_API))]
+        {
+            self.classes.next_message();
+            self.shapes.clear();
+            self.fields.clear();
+        }
+        // Letting go may run any code, which cannot reach this encoder: it is borrowed here.
+        self.segments.clear();
+        self.keep.clear();
+        self.keep.shrink_to(KEEP_HELD);
     }
 
-    fn finish<'py>(
+    /// Writes a message of this kind: quickly, else carefully, else by pickle.
+    fn run<'py>(
         &mut self,
         py: Python<'py>,
-        outcome: Result<(), Stop>,
+        kind: u8,
+        what: What,
+        body: impl Fn(&mut Self) -> Result<(), Stop>,
         whole: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        match outcome {
-            Ok(()) => self.measure(),
-            Err(Stop::Foreign) => self.encode_pickled(&whole()?),
-            Err(Stop::Raised) => {
-                self.clear();
-                Err(PyErr::fetch(py))
+        let mut new_classes = 0;
+        while !self.expect_code {
+            self.clear();
+            self.head.push(kind);
+            let outcome = body(self);
+            self.paused = None;
+            match outcome {
+                Ok(()) => return self.measure(),
+                Err(Stop::Again) if new_classes < NEW_CLASSES => new_classes += 1,
+                Err(Stop::Again | Stop::Careful) => self.expect_code = true,
+                Err(Stop::Foreign) => return self.pickled(&whole()?, what),
+                Err(Stop::Raised) => {
+                    self.clear();
+                    return Err(PyErr::fetch(py));
+                }
             }
+        }
+        self.clear();
+        self.head.push(if kind == NATIVE_CALL { OPEN_CALL } else { OPEN });
+        self.careful = true;
+        let stopped = journey::pickling(py, || {
+            let error = match body(self) {
+                Ok(()) => return Ok(None),
+                Err(Stop::Raised) => Some(PyErr::fetch(py)),
+                Err(_) => None,
+            };
+            journey::lost(py);
+            Ok(Some(error))
+        })?;
+        self.expect_code = self.code_ran;
+        match stopped {
+            None => self.measure(),
+            Some(Some(error)) if !error.is_instance_of::<PyException>(py) => {
+                self.clear();
+                Err(error)
+            }
+            // What cannot be pickled raises again, with pickle's own words.
+            Some(_) => self.pickled(&whole()?, what),
         }
     }
 
@@ -182,28 +289,52 @@ impl Encoder {
             self.memo.insert(items.addr(), FORBIDDEN);
             self.head.push(tag::LIST);
             self.varint(end - start);
-            if is_list { self.list_items(items, start, end, 1) } else { self.tuple_items(items, start, end, 1) }
+            if self.careful {
+                self.each_carefully(items, start, end, 1)
+            } else if is_list {
+                self.list_items(items, start, end, 1)
+            } else {
+                self.tuple_items(items, start, end, 1)
+            }
         }
     }
 
     /// Whether the object was met before; then a reference to it is written.
     /// Otherwise it is remembered as what is written next, if need be.
     #[inline]
-    unsafe fn met(&mut self, object: *mut PyObject) -> Result<bool, Stop> {
+    pub(super) unsafe fn met(&mut self, object: *mut PyObject) -> Result<bool, Stop> {
         // A count of one is no proof where other threads count on their own.
         // SAFETY: a live object.
-        if !SHARED_BY_THREADS && unsafe { ffi::Py_REFCNT(object) } == 1 {
+        if !SHARED_BY_THREADS && !self.careful && unsafe { ffi::Py_REFCNT(object) } == 1 {
             return Ok(false);
         }
-        let here = match u32::try_from(self.head.len()) {
-            Ok(here) if here != FORBIDDEN => here,
-            _ => return Err(Stop::Foreign),
-        };
+        let here = self.here()?;
         let Some(offset) = self.memo.insert(object.addr(), here) else {
+            if self.careful {
+                // SAFETY: a live object, and attached.
+                self.keep.push(unsafe { Owned::borrow(object) });
+            }
             return Ok(false);
         };
-        if offset == FORBIDDEN || self.head[offset as usize] == tag::OPEN_TUPLE {
+        self.refer(offset)
+    }
+
+    /// Where the next byte goes, as the memo has it.
+    #[inline]
+    pub(super) fn here(&self) -> Result<u32, Stop> {
+        match u32::try_from(self.head.len()) {
+            Ok(here) if here != FORBIDDEN => Ok(here),
+            _ => Err(Stop::Foreign),
+        }
+    }
+
+    /// A reference to the object whose tag is at `offset`.
+    pub(super) fn refer(&mut self, offset: u32) -> Result<bool, Stop> {
+        if offset == FORBIDDEN {
             return Err(Stop::Foreign);
+        }
+        if self.head[offset as usize] == tag::OPEN_TUPLE {
+            return Err(Stop::Careful);
         }
         self.head[offset as usize] |= SHARED;
         self.head.push(tag::REF);
@@ -213,7 +344,7 @@ impl Encoder {
 
     /// One value of any type.
     #[inline]
-    unsafe fn value(&mut self, object: *mut PyObject, depth: u32) -> Result<(), Stop> {
+    pub(super) unsafe fn value(&mut self, object: *mut PyObject, depth: u32) -> Result<(), Stop> {
         // SAFETY: a live object, whose exact type decides what is asked of it.
         unsafe {
             if ffi::Py_TYPE(object) == &raw mut ffi::PyLong_Type {
@@ -276,110 +407,11 @@ impl Encoder {
             if kind == &raw mut ffi::PyByteArray_Type {
                 return self.bytearray(object);
             }
+            #[cfg(not(Py_LIMITED_API))]
+            return self.foreign(object, depth);
+            #[cfg(Py_LIMITED_API)]
             Err(Stop::Foreign)
         }
-    }
-
-    /// An int that is not its own tag.
-    unsafe fn int(&mut self, object: *mut PyObject) -> Result<(), Stop> {
-        // SAFETY: an exact int.
-        let Some(value) = (unsafe { access::int_value(object) }) else {
-            // SAFETY: as above.
-            let bytes = unsafe { access::big_int_bytes(object) }.ok_or(Stop::Raised)?;
-            self.head.push(tag::INT_BIG);
-            self.varint(bytes.len());
-            self.head.extend_from_slice(&bytes);
-            return Ok(());
-        };
-        let bytes = value.to_le_bytes();
-        let (tag, len) = if i8::try_from(value).is_ok() {
-            (tag::INT_1, 1)
-        } else if i16::try_from(value).is_ok() {
-            (tag::INT_2, 2)
-        } else if i32::try_from(value).is_ok() {
-            (tag::INT_4, 4)
-        } else {
-            (tag::INT_8, 8)
-        };
-        self.head.push(tag);
-        self.head.extend_from_slice(&bytes[..len]);
-        Ok(())
-    }
-
-    #[inline]
-    unsafe fn text(&mut self, object: *mut PyObject) -> Result<(), Stop> {
-        // SAFETY: an exact str, alive while its characters are copied.
-        unsafe {
-            if self.met(object)? {
-                return Ok(());
-            }
-            let text = access::text(object).ok_or(Stop::Foreign)?;
-            self.head.push(text.tag);
-            self.varint(text.len);
-            self.raw(text.data, text.len);
-        }
-        Ok(())
-    }
-
-    unsafe fn bytes(&mut self, object: *mut PyObject) -> Result<(), Stop> {
-        // SAFETY: an exact bytes, alive while it is copied; if it is not, the
-        // segment holds it.
-        unsafe {
-            if self.met(object)? {
-                return Ok(());
-            }
-            let len = ffi::PyBytes_Size(object) as usize;
-            if len < format::APART {
-                self.head.push(tag::BYTES);
-                self.varint(len);
-                self.raw(ffi::PyBytes_AsString(object).cast(), len);
-                return Ok(());
-            }
-            self.head.push(tag::BYTES_APART);
-            self.varint(len);
-            let object = Bound::from_borrowed_ptr(Python::assume_attached(), object);
-            self.segments.push(Segment::of_bytes(object.cast_unchecked()));
-        }
-        Ok(())
-    }
-
-    unsafe fn bytearray(&mut self, object: *mut PyObject) -> Result<(), Stop> {
-        // SAFETY: an exact bytearray, alive while it is copied; if it is not, the
-        // segment holds it and forbids it to resize.
-        unsafe {
-            if self.met(object)? {
-                return Ok(());
-            }
-            let len = ffi::PyByteArray_Size(object) as usize;
-            if len < format::APART {
-                self.head.push(tag::BYTEARRAY);
-                self.varint(len);
-                self.raw(ffi::PyByteArray_AsString(object).cast(), len);
-                return Ok(());
-            }
-            self.head.push(tag::BYTEARRAY_APART);
-            self.varint(len);
-            let py = Python::assume_attached();
-            let segment = Segment::of_buffer(&Bound::from_borrowed_ptr(py, object)).map_err(|error| {
-                error.restore(py);
-                Stop::Raised
-            })?;
-            self.segments.push(segment);
-        }
-        Ok(())
-    }
-
-    unsafe fn complex(&mut self, object: *mut PyObject) -> Result<(), Stop> {
-        // SAFETY: an exact complex.
-        unsafe {
-            if self.met(object)? {
-                return Ok(());
-            }
-            self.head.push(tag::COMPLEX);
-            self.head.extend_from_slice(&ffi::PyComplex_RealAsDouble(object).to_le_bytes());
-            self.head.extend_from_slice(&ffi::PyComplex_ImagAsDouble(object).to_le_bytes());
-        }
-        Ok(())
     }
 
     unsafe fn list(&mut self, object: *mut PyObject, depth: u32) -> Result<(), Stop> {
@@ -391,6 +423,9 @@ impl Encoder {
             let len = access::list_len(object);
             self.head.push(tag::LIST);
             self.varint(len);
+            if self.careful {
+                return self.list_carefully(object, len, deeper(depth)?);
+            }
             self.list_items(object, 0, len, deeper(depth)?)
         }
     }
@@ -402,7 +437,13 @@ impl Encoder {
     }
 
     #[inline]
-    unsafe fn tuple_items(&mut self, tuple: *mut PyObject, start: usize, end: usize, depth: u32) -> Result<(), Stop> {
+    pub(super) unsafe fn tuple_items(
+        &mut self,
+        tuple: *mut PyObject,
+        start: usize,
+        end: usize,
+        depth: u32,
+    ) -> Result<(), Stop> {
         // SAFETY: an exact tuple of at least `end` items.
         unsafe { self.each(start, end, depth, |index| access::tuple_item(tuple, index)) }
     }
@@ -462,6 +503,9 @@ impl Encoder {
                 self.head.push(tag::EMPTY_TUPLE);
                 return Ok(());
             }
+            if self.careful {
+                return self.tuple_carefully(object, len, deeper(depth)?);
+            }
             if self.met(object)? {
                 return Ok(());
             }
@@ -477,6 +521,9 @@ impl Encoder {
     unsafe fn dict(&mut self, object: *mut PyObject, depth: u32) -> Result<(), Stop> {
         // SAFETY: an exact dict that nobody changes; keys and values are its own.
         unsafe {
+            if self.careful {
+                return self.dict_carefully(object, deeper(depth)?);
+            }
             if self.met(object)? {
                 return Ok(());
             }
@@ -502,12 +549,17 @@ impl Encoder {
         // reference to each item goes at once: the set's own is enough, and the
         // count says whether there are others.
         unsafe {
+            if self.careful {
+                return self.set_carefully(object, deeper(depth)?, tag);
+            }
             if self.met(object)? {
                 return Ok(());
             }
             let depth = deeper(depth)?;
             let len = ffi::PySet_Size(object) as usize;
-            self.head.push(tag);
+            // A frozenset is, like a tuple, not referred to before it is whole.
+            let here = self.head.len();
+            self.head.push(if tag == tag::FROZENSET { tag::OPEN_TUPLE } else { tag });
             self.varint(len);
             // The iterator is the one object made here that counts towards a collection,
             // whose finalizers could change a container that is being walked.
@@ -523,35 +575,23 @@ impl Encoder {
             if !ffi::PyErr_Occurred().is_null() {
                 return Err(Stop::Raised);
             }
-            if left == 0 { Ok(()) } else { Err(Stop::Foreign) }
+            if left != 0 {
+                return Err(Stop::Foreign);
+            }
+            if tag == tag::FROZENSET {
+                self.head[here] = tag;
+            }
+            Ok(())
         }
-    }
-
-    #[inline]
-    pub(super) fn varint(&mut self, mut value: usize) {
-        while value >= 0x80 {
-            self.head.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.head.push(value as u8);
-    }
-
-    /// # Safety
-    ///
-    /// `len` bytes at `data` can be read and do not change meanwhile.
-    #[inline]
-    unsafe fn raw(&mut self, data: *const u8, len: usize) {
-        // SAFETY: the caller's promise.
-        self.head.extend_from_slice(unsafe { std::slice::from_raw_parts(data, len) });
     }
 }
 
 /// Whether other threads run Python while we do: then nothing that can change is
 /// walked by us, and no reference count proves anything. Lists and dicts go by
 /// pickle on such builds until they are measured there.
-const SHARED_BY_THREADS: bool = cfg!(Py_GIL_DISABLED);
+pub(super) const SHARED_BY_THREADS: bool = cfg!(Py_GIL_DISABLED);
 
 #[inline]
-fn deeper(depth: u32) -> Result<u32, Stop> {
+pub(super) fn deeper(depth: u32) -> Result<u32, Stop> {
     if depth < MAX_DEPTH { Ok(depth + 1) } else { Err(Stop::Foreign) }
 }

@@ -8,6 +8,8 @@
 //!
 //! - `NATIVE`: one value follows.
 //! - `NATIVE_CALL`: two values follow, a tuple (args) and a dict or `None` (kwargs).
+//! - `OPEN`, `OPEN_CALL`: as `NATIVE` and `NATIVE_CALL`, with instances of classes in it, so
+//!   that reading may run any code.
 //! - `PICKLED`: a count of segments, their lengths, and a pickle to the end of the head.
 //! - `PICKLED_APART`: the same, but the pickle is segment 0 (it was large, and a
 //!   second copy of it would cost more than the padding).
@@ -27,6 +29,11 @@ pub(super) const NATIVE_CALL: u8 = 2;
 pub(super) const PICKLED: u8 = 3;
 /// Starts a head whose pickle is the first segment.
 pub(super) const PICKLED_APART: u8 = 4;
+
+/// As `NATIVE`, for a value that code is called to make.
+pub(super) const OPEN: u8 = 5;
+/// As `NATIVE_CALL`, for values that code is called to make.
+pub(super) const OPEN_CALL: u8 = 6;
 
 /// Ints below this are their own tag.
 pub(super) const SMALL_INTS: i64 = 128;
@@ -50,6 +57,21 @@ pub(super) mod tag {
     pub(in crate::codec) const REF: u8 = 0x89;
     /// The empty tuple is one object for the whole interpreter: never shared.
     pub(in crate::codec) const EMPTY_TUPLE: u8 = 0x8A;
+
+    /// Whether it is read-only (0 or 1), and a length: the bytes are the next segment.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const BUFFER_APART: u8 = 0x8B;
+    /// Whether it is read-only, a length, and the bytes.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const BUFFER: u8 = 0x8C;
+    /// As TUPLE, FROZENSET and REDUCE, of an object that was met again among its own parts. Those are read for what
+    /// is referred to in them; the object is the value that follows, a REF to where it was met again.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const ECHO_TUPLE: u8 = 0x8D;
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const ECHO_FROZENSET: u8 = 0x8E;
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const ECHO_REDUCE: u8 = 0x8F;
 
     // From here on tags have the SHARED bit.
 
@@ -76,15 +98,76 @@ pub(super) mod tag {
     pub(in crate::codec) const DICT: u8 = 0xAC;
     pub(in crate::codec) const SET: u8 = 0xAD;
     pub(in crate::codec) const FROZENSET: u8 = 0xAE;
-    /// A tuple whose items are still being written. Never in a finished message:
-    /// a tuple that contains itself goes by pickle, so that a decoder never
+    /// A tuple, or frozenset, whose items are still being written. Never in a finished message:
+    /// one that contains itself is written carefully, as an ECHO, so that a decoder never
     /// shows anyone half a tuple.
     pub(in crate::codec) const OPEN_TUPLE: u8 = 0xAF;
+
+    // The tags of OPEN messages.
+
+    /// A class or function: the lengths and the UTF-8 of its module's name and of its own.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const GLOBAL: u8 = 0xB0;
+    /// A class or function as the pickler makes it: a count and so many buffers, a length and the pickle.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const EMBEDDED: u8 = 0xB1;
+    /// The first instance with this shape: the class, how many of its attributes are in its dict, how many in slots,
+    /// their names, their values.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const OBJECT_NEW: u8 = 0xB2;
+    /// Another instance: the number of its shape, counted from 0 over the message, and the values.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const OBJECT: u8 = 0xB3;
+    /// The first tuple of a class: the class, a count, the items. It counts as a shape.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const NAMED_NEW: u8 = 0xB4;
+    /// Another one: the number of its shape, the items.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const NAMED: u8 = 0xB5;
+    /// A date, time or difference of `datetime`; see `dates.rs`.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const DATE: u8 = 0xB7;
+    /// An array of numbers: its type of item, its order, its shape, its bytes; see `arrays.rs`.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const ARRAY: u8 = 0xB8;
+    /// A scalar of NumPy: its type, a length, its bytes.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const SCALAR: u8 = 0xB9;
+    /// What `__reduce_ex__` gave: a byte that says what is there (`reduced`), then that.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const REDUCE: u8 = 0xB6;
 }
+
+/// What a REDUCE consists of, in this order. A function and its arguments, a tuple; or else:
+#[cfg(not(Py_LIMITED_API))]
+pub(super) mod reduced {
+    /// A class, a count and so many arguments of its `__new__`.
+    pub(in crate::codec) const NEW: u8 = 1;
+    /// A class, a tuple and a dict of arguments of its `__new__`.
+    pub(in crate::codec) const NEW_WITH_NAMES: u8 = 2;
+    /// Items to append: counts, none above `BATCH`, each with so many items; the last is 0.
+    pub(in crate::codec) const ITEMS: u8 = 4;
+    /// Keys and values to set, in batches as well.
+    pub(in crate::codec) const PAIRS: u8 = 8;
+    /// A state.
+    pub(in crate::codec) const STATE: u8 = 16;
+    /// In front of the state: a function that sets it.
+    pub(in crate::codec) const SETTER: u8 = 32;
+    /// All of them.
+    pub(in crate::codec) const ALL: u8 = 63;
+}
+
+/// How many items pickle reads before it puts them into their container.
+#[cfg(not(Py_LIMITED_API))]
+pub(super) const BATCH: usize = 1000;
 
 /// Deeper values go by pickle, which has its own limit and its own error.
 /// A thread with 256 KiB of stack has room for as many (held by a test).
 pub(super) const MAX_DEPTH: u32 = 1000;
+
+/// So many levels an object counts that is more than a container: more stack is used for it.
+#[cfg(not(Py_LIMITED_API))]
+pub(super) const OBJECT_DEPTH: u32 = 4;
 
 /// Bytes-like objects from this size on are not copied into the head.
 pub(super) const APART: usize = 64 * 1024;

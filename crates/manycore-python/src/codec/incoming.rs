@@ -9,15 +9,17 @@
 
 use std::cell::UnsafeCell;
 
+use manycore_engine::pool::{Journal, Progress};
 use manycore_engine::sync::{AtomicU32, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi::{self, Py_ssize_t};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use super::Encoder;
 use super::access::Owned;
 use super::decode::{CollectorPaused, Decoder, Fault};
-use super::format::{self, NATIVE, NATIVE_CALL, PICKLED, PICKLED_APART, tag};
+use super::format::{self, NATIVE, NATIVE_CALL, OPEN, OPEN_CALL, PICKLED, PICKLED_APART, tag};
 use super::pickle;
 #[cfg(not(Py_LIMITED_API))]
 use super::recycle::Shells;
@@ -41,8 +43,8 @@ pub(crate) struct Incoming {
 pub(crate) fn decode<'py>(py: Python<'py>, incoming: &Incoming) -> PyResult<Bound<'py, PyAny>> {
     let (mut decoder, kind) = open(py, incoming)?;
     match kind {
-        NATIVE => {
-            let _paused = CollectorPaused::while_native(py);
+        NATIVE | OPEN => {
+            let _paused = paused(py, incoming, kind);
             let value = decoder.value(0, 0).map_err(|fault| fault.into_error(py))?;
             decoder.finish().map_err(|fault| fault.into_error(py))?;
             Ok(bound(py, value))
@@ -59,8 +61,8 @@ pub(crate) fn decode_call<'py>(
 ) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
     let (mut decoder, kind) = open(py, incoming)?;
     let (args, kwargs) = match kind {
-        NATIVE_CALL => {
-            let _paused = CollectorPaused::while_native(py);
+        NATIVE_CALL | OPEN_CALL => {
+            let _paused = paused(py, incoming, kind);
             let mut next = |owed| decoder.value(0, owed).map(|value| bound(py, value));
             let args = next(1).map_err(|fault| fault.into_error(py))?;
             let kwargs = next(0).map_err(|fault| fault.into_error(py))?;
@@ -104,7 +106,7 @@ pub(crate) fn decode_into(
     if items.len != n || start.checked_add(n).is_none_or(|end| end > list.len()) {
         return Err(corrupt("another number of items than asked for"));
     }
-    let _paused = CollectorPaused::while_native(py);
+    let _paused = paused(py, incoming, if items.is_open() { OPEN } else { NATIVE });
     let mut index = start;
     loop {
         #[cfg(not(Py_LIMITED_API))]
@@ -151,7 +153,7 @@ impl Stream {
             shells: Shells::default(),
             large,
         };
-        if kind == NATIVE {
+        if kind == NATIVE || kind == OPEN {
             // A list that something in it refers to has another tag, and has to
             // exist before its items.
             let mut streamed = || -> Result<Option<usize>, Fault> {
@@ -173,6 +175,11 @@ impl Stream {
         let list = decode(py, incoming)?.cast_into::<PyList>().map_err(|_| corrupt("not a list"))?;
         let len = list.len();
         Ok(over(Source::Loaded(list.unbind()), len, false))
+    }
+
+    /// Whether code of anybody's may run while an item is read.
+    fn is_open(&self) -> bool {
+        matches!(&self.source, Source::Native(decoder) if decoder.open)
     }
 
     /// Puts the small ints that come next into empty places of `list` from `index` on; how many.
@@ -200,9 +207,9 @@ impl Stream {
             Source::Loaded(list) => Some(list.bind(py).get_item(self.at - 1)),
             Source::Native(decoder) => {
                 let owed = self.len - self.at;
-                let _paused = if self.large { CollectorPaused::while_native(py) } else { None };
+                let _paused = if self.large && !decoder.open { CollectorPaused::while_native(py) } else { None };
                 #[cfg(not(Py_LIMITED_API))]
-                let mut item = self.shells.next(decoder, owed);
+                let mut item = if decoder.open { decoder.value(1, owed) } else { self.shells.next(decoder, owed) };
                 #[cfg(Py_LIMITED_API)]
                 let mut item = decoder.value(1, owed);
                 if self.at == self.len && item.is_ok() {
@@ -227,8 +234,22 @@ pub(crate) struct Items {
     cursor: UnsafeCell<Cursor>,
 }
 
+/// What is noted while the items of a task are handed out, for the day the worker dies.
+struct Notes {
+    progress: Progress,
+    journal: Option<Journal>,
+    /// The list into which the loop puts the results.
+    results: Option<Py<PyList>>,
+    /// How many of them are in the journal.
+    left: usize,
+    /// Whether all of them go there, or only small ones of plain data.
+    all: bool,
+    encoder: Encoder,
+}
+
 struct Cursor {
     stream: Stream,
+    notes: Option<Box<Notes>>,
     /// With a length: stop before an item that is not a tuple of so many.
     expected: Option<usize>,
     /// The item that was not.
@@ -247,8 +268,31 @@ unsafe impl Sync for Items {}
 
 impl Items {
     pub(crate) fn new(py: Python<'_>, incoming: Incoming) -> PyResult<Self> {
-        let cursor = Cursor { stream: Stream::new(py, &incoming)?, expected: None, odd: None, _incoming: incoming };
+        let stream = Stream::new(py, &incoming)?;
+        let cursor = Cursor { stream, notes: None, expected: None, odd: None, _incoming: incoming };
         Ok(Self { busy: AtomicU32::new(0), cursor: UnsafeCell::new(cursor) })
+    }
+
+    /// The items of a task. `notes` gives, where there are several: what is told of each item, the journal for what
+    /// [`Items::keep`] names, and whether all results go there.
+    pub(crate) fn watched(
+        py: Python<'_>,
+        incoming: Incoming,
+        notes: impl FnOnce() -> PyResult<(Progress, Option<Journal>, bool)>,
+    ) -> PyResult<Self> {
+        let mut items = Items::new(py, incoming)?;
+        let cursor = items.cursor.get_mut();
+        if cursor.stream.len > 1 {
+            let (progress, journal, all) = notes()?;
+            let (results, left, encoder) = (None, 0, Encoder::new());
+            cursor.notes = Some(Box::new(Notes { progress, journal, results, left, all, encoder }));
+        }
+        Ok(items)
+    }
+
+    /// The journal, once the task is over.
+    pub(crate) fn take_journal(&self, py: Python<'_>) -> Option<Journal> {
+        self.with(py, |cursor| cursor.notes.take()).ok()??.journal.take()
     }
 
     /// Runs `work` on the cursor, unless this is called from the midst of such work.
@@ -276,9 +320,35 @@ impl Items {
     }
 }
 
+impl Notes {
+    /// The item `number` is about to be handed out, so those before it are done.
+    fn note(&mut self, py: Python<'_>, number: usize) {
+        if let (Some(journal), Some(results)) = (&mut self.journal, &self.results) {
+            let results = results.bind(py);
+            while self.left < results.len().min(number) && !journal.is_stopped() {
+                let encoded = results.get_item(self.left).and_then(|result| self.encoder.encode(&result));
+                match encoded {
+                    Ok(()) if !self.all && !self.encoder.is_small_and_plain() => journal.stop(),
+                    Ok(()) => self.encoder.with_message(|message| journal.append(message)),
+                    // It will not travel at the end of the task either, or only from there.
+                    Err(_) => journal.stop(),
+                }
+                self.encoder.clear();
+                self.left += 1;
+            }
+        }
+        if number > 0 {
+            self.progress.reach(number as u64);
+        }
+    }
+}
+
 impl Cursor {
     #[inline]
     fn next<'py>(&mut self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
+        if let Some(notes) = &mut self.notes {
+            notes.note(py, self.stream.at - usize::from(self.odd.is_some()));
+        }
         let Some(expected) = self.expected else {
             let odd = self.odd.take().map(|odd| Ok(odd.into_bound(py)));
             return odd.or_else(|| self.stream.next(py));
@@ -306,6 +376,16 @@ impl Items {
         self.with(py, |cursor| cursor.next(py))?.transpose()
     }
 
+    /// What is put into the list `results` is left where it is found if this worker dies: a result for each item, put
+    /// there before the next item is asked for.
+    fn keep(&self, py: Python<'_>, results: Bound<'_, PyList>) -> PyResult<()> {
+        self.with(py, |cursor| {
+            if let Some(notes) = &mut cursor.notes {
+                notes.results = Some(results.unbind());
+            }
+        })
+    }
+
     /// Stop before an item that is not a tuple of `length`; None: go on, with it.
     fn expect(&self, py: Python<'_>, length: Option<usize>) -> PyResult<()> {
         self.with(py, |cursor| cursor.expected = length)
@@ -318,9 +398,22 @@ fn open(py: Python<'_>, incoming: &Incoming) -> PyResult<(Decoder, u8)> {
     decoder
         .and_then(|mut decoder| {
             let kind = decoder.byte()?;
+            #[cfg(not(Py_LIMITED_API))]
+            if kind == OPEN || kind == OPEN_CALL {
+                decoder.open(incoming);
+            }
             Ok((decoder, kind))
         })
         .map_err(|fault| fault.into_error(py))
+}
+
+/// Pauses the collector where it would be in the way: in a native message before 3.12, in a large one that runs code.
+#[inline]
+fn paused(py: Python<'_>, incoming: &Incoming, kind: u8) -> Option<CollectorPaused> {
+    if kind == NATIVE || kind == NATIVE_CALL {
+        return CollectorPaused::while_native(py);
+    }
+    (incoming.head_len >= format::APART).then(|| CollectorPaused::new(py))
 }
 
 #[inline]
@@ -336,9 +429,9 @@ fn corrupt(what: &str) -> PyErr {
 
 /// Segments that together have fewer bytes are copied out, so that the block goes
 /// back at once instead of being held by a few small arrays.
-const COPY_ALL: usize = 64 * 1024;
+pub(super) const COPY_ALL: usize = 64 * 1024;
 /// A view of fewer bytes costs more than their copy.
-const COPY_ONE: usize = 2 * 1024;
+pub(super) const COPY_ONE: usize = 2 * 1024;
 
 fn unpickle<'py>(py: Python<'py>, incoming: &Incoming, mut decoder: Decoder, kind: u8) -> PyResult<Bound<'py, PyAny>> {
     let mut layout = || -> Result<_, Fault> {

@@ -69,17 +69,38 @@ impl Memo {
     /// `offset`, which is not zero.
     #[inline]
     pub(super) fn insert(&mut self, address: usize, offset: u32) -> Option<u32> {
-        let block = address >> BLOCK_BITS;
-        if block != self.last.0 {
-            self.last = (block, self.window(block));
-        }
-        let cells = &mut self.windows[self.last.1];
-        let cell = &mut cells[(address >> OBJECT_BITS) % cells.len()];
+        let cell = self.cell(address);
         if *cell != 0 {
             return Some(*cell);
         }
         *cell = offset;
         None
+    }
+
+    /// The offset remembered for an address.
+    #[cfg(not(Py_LIMITED_API))]
+    #[inline]
+    pub(super) fn get(&mut self, address: usize) -> Option<u32> {
+        let offset = *self.cell(address);
+        (offset != 0).then_some(offset)
+    }
+
+    /// Remembers `offset`, which is not zero, whatever was remembered before.
+    #[cfg(not(Py_LIMITED_API))]
+    #[inline]
+    pub(super) fn set(&mut self, address: usize, offset: u32) {
+        *self.cell(address) = offset;
+    }
+
+    #[inline]
+    fn cell(&mut self, address: usize) -> &mut u32 {
+        let block = address >> BLOCK_BITS;
+        if block != self.last.0 {
+            self.last = (block, self.window(block));
+        }
+        let cells = &mut self.windows[self.last.1];
+        let place = (address >> OBJECT_BITS) % cells.len();
+        &mut cells[place]
     }
 
     /// The window of a block, a new one if need be.

@@ -1,23 +1,29 @@
-//! Whatever is not plain data goes by pickle, whole.
+//! Messages that are a pickle, and the pickles of classes and functions inside of others.
 //!
 //! Protocol 5, with large buffers left where they are. The pickler is the
 //! interpreter's own function, not a Python-level pickler object, unless extra
 //! reducers are registered: an object for each message costs more than a
-//! small message itself.
+//! small message itself. What pickle refuses is written by value, see `by_value.rs`.
 
 use std::sync::Mutex;
 
+use crate::known::{Known, name};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView};
-use pyo3::{ffi, intern};
+use pyo3::types::{
+    PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyMemoryView, PyModule, PyType, PyWeakrefMethods,
+    PyWeakrefReference,
+};
 
+use super::by_value;
 use super::encode::Encoder;
 use super::format::{self, PICKLED, PICKLED_APART};
 use super::segment::Segment;
+use crate::journey;
 
-/// Reducers by type, as `ForkingPickler.register` collects them.
-static REDUCERS: Mutex<Option<Py<PyDict>>> = Mutex::new(None);
+/// Reducers by type, as `ForkingPickler.register` collects them. A weak reference: a program's reducers refer to the
+/// variables of their module, which would not be finalized at the interpreter's end.
+static REDUCERS: Mutex<Option<Py<PyWeakrefReference>>> = Mutex::new(None);
 
 /// Loads what every function needs on its way, before workers are forked: in the first
 /// call, caller and workers would load it one after the other, 3 ms in all.
@@ -26,28 +32,45 @@ pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
 }
 
 /// Names the dict of reducers. It stays the caller's: later entries count.
-pub(crate) fn set_extra_reducers(reducers: &Bound<'_, PyDict>) {
-    let old = REDUCERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(reducers.clone().unbind());
+pub(crate) fn set_extra_reducers(reducers: &Bound<'_, PyDict>) -> PyResult<()> {
+    let reducers = PyWeakrefReference::new(reducers.as_any())?.unbind();
+    let old = REDUCERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(reducers);
     // Only after the lock is free: dropping it may run anything.
     drop(old);
+    Ok(())
 }
 
 /// Whether types are pickled otherwise than pickle itself would.
-pub(crate) fn has_extra_reducers(py: Python<'_>) -> bool {
+fn has_extra_reducers(py: Python<'_>) -> bool {
     extra_reducers(py).is_some()
 }
 
-fn extra_reducers(py: Python<'_>) -> Option<Bound<'_, PyDict>> {
+/// Whether pickle writes `function` as a name that never changes.
+pub(crate) fn is_lasting(function: &Bound<'_, PyAny>) -> bool {
+    if has_extra_reducers(function.py()) {
+        return false;
+    }
+    if function.is_exact_instance_of::<PyFunction>() {
+        return true;
+    }
+    if function.is_exact_instance_of::<PyCFunction>() {
+        let owner = function.getattr("__self__");
+        return owner.is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>());
+    }
+    function.is_instance_of::<PyType>() && function.get_type().is(function.py().get_type::<PyType>())
+}
+
+pub(super) fn extra_reducers(py: Python<'_>) -> Option<Bound<'_, PyDict>> {
     let reducers = REDUCERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let reducers = reducers.as_ref()?.bind(py);
-    (!reducers.is_empty()).then(|| reducers.clone())
+    let reducers = reducers.as_ref()?.bind(py).upgrade_as::<PyDict>().ok()??;
+    (!reducers.is_empty()).then_some(reducers)
 }
 
 /// The reducers a pickler is to use, if they are not just those of `copyreg`.
 ///
 /// A merged copy, not a chain: the pickler asks it for every object of a class.
 pub(crate) fn merged_reducers(py: Python<'_>) -> PyResult<Option<Bound<'_, PyDict>>> {
-    static COPYREG: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    static COPYREG: Known<Py<PyDict>> = Known::new();
     let Some(reducers) = extra_reducers(py) else { return Ok(None) };
     let table = COPYREG.import(py, "copyreg", "dispatch_table")?.copy()?;
     table.update(reducers.as_mapping())?;
@@ -59,12 +82,20 @@ pub(crate) fn merged_reducers(py: Python<'_>) -> PyResult<Option<Bound<'_, PyDic
 pub(super) fn encode(encoder: &mut Encoder, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = value.py();
     let buffers = PyList::empty(py);
-    let stream = dump(value, &buffers)?;
-    let stream = stream.cast::<PyBytes>()?;
+    let stream = journey::pickling(py, || match dump(value, &buffers) {
+        Ok(stream) if !by_value::is_wanted(&stream)? => Ok(stream.cast_into::<PyBytes>()?),
+        Err(error) if !by_value::may_help(py, &error) => Err(error),
+        other => {
+            encoder.by_value = true;
+            buffers.call_method0(name!(py, "clear"))?;
+            let callback = buffers.getattr(name!(py, "append"))?;
+            by_value::dumps(value, 5, Some(&callback), merged_reducers(py)?, other.err(), encoder.what)
+        }
+    })?;
     let bytes = stream.as_bytes();
     let apart = bytes.len() >= format::APART;
     if apart {
-        encoder.segments.push(Segment::of_bytes(stream));
+        encoder.segments.push(Segment::of_bytes(&stream));
     }
     for buffer in &buffers {
         encoder.segments.push(Segment::of_buffer(&buffer)?);
@@ -80,27 +111,27 @@ pub(super) fn encode(encoder: &mut Encoder, value: &Bound<'_, PyAny>) -> PyResul
     Ok(())
 }
 
-fn dump<'py>(value: &Bound<'py, PyAny>, buffers: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyAny>> {
-    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    static PICKLER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    static BYTES_IO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+pub(super) fn dump<'py>(value: &Bound<'py, PyAny>, buffers: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyAny>> {
+    static DUMPS: Known<Py<PyAny>> = Known::new();
+    static PICKLER: Known<Py<PyAny>> = Known::new();
+    static BYTES_IO: Known<Py<PyAny>> = Known::new();
 
     let py = value.py();
     // The callback is the list's own `append`: it returns None, which means "out
     // of band". Keeping small buffers in band would take a callback of ours and
     // saves nothing: the receiver copies small segments out either way.
-    let callback = buffers.getattr(intern!(py, "append"))?;
+    let callback = buffers.getattr(name!(py, "append"))?;
     let named = PyDict::new(py);
-    named.set_item(intern!(py, "buffer_callback"), callback)?;
+    named.set_item(name!(py, "buffer_callback"), callback)?;
     let Some(table) = merged_reducers(py)? else {
         let dumps = DUMPS.import(py, "_pickle", "dumps")?;
         return dumps.call((value, 5), Some(&named));
     };
     let file = BYTES_IO.import(py, "io", "BytesIO")?.call0()?;
     let pickler = PICKLER.import(py, "_pickle", "Pickler")?.call((&file, 5), Some(&named))?;
-    pickler.setattr(intern!(py, "dispatch_table"), table)?;
-    pickler.call_method1(intern!(py, "dump"), (value,))?;
-    file.call_method0(intern!(py, "getvalue"))
+    pickler.setattr(name!(py, "dispatch_table"), table)?;
+    pickler.call_method1(name!(py, "dump"), (value,))?;
+    file.call_method0(name!(py, "getvalue"))
 }
 
 /// A pickle of this size or more is read where it lies.
@@ -120,7 +151,7 @@ pub(super) unsafe fn load<'py>(
     len: usize,
     buffers: Option<Bound<'py, PyList>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static LOADS: Known<Py<PyAny>> = Known::new();
 
     let loads = LOADS.import(py, "_pickle", "loads")?;
     // SAFETY: the caller's promise. The view lives as long as this call: the
@@ -139,7 +170,7 @@ pub(super) unsafe fn load<'py>(
         None => loads.call1((stream,)),
         Some(buffers) => {
             let named = PyDict::new(py);
-            named.set_item(intern!(py, "buffers"), buffers)?;
+            named.set_item(name!(py, "buffers"), buffers)?;
             loads.call((stream,), Some(&named))
         }
     }

@@ -151,8 +151,8 @@ struct Line {
     _bytes: [u8; format::ALIGN],
 }
 
-/// Extra reducers by type, in a dict that stays the caller's.
+/// Extra reducers by type, in a dict that stays the caller's and can be referred to weakly.
 #[pyfunction]
-pub(crate) fn set_reducers(reducers: &Bound<'_, PyDict>) {
-    set_extra_reducers(reducers);
+pub(crate) fn set_reducers(reducers: &Bound<'_, PyDict>) -> PyResult<()> {
+    set_extra_reducers(reducers)
 }

@@ -17,18 +17,20 @@ use pyo3::types::PyBytes;
 pub(crate) struct Segment {
     pub(crate) ptr: *const u8,
     pub(crate) len: usize,
-    _keep: Keep,
+    #[cfg_attr(Py_LIMITED_API, allow(dead_code))]
+    keep: Keep,
 }
 
-// SAFETY: the bytes belong to an object that `_keep` holds; letting go of it is
+// SAFETY: the bytes belong to an object that `keep` holds; letting go of it is
 // done attached, by whichever thread.
 unsafe impl Send for Segment {}
 
+#[cfg_attr(Py_LIMITED_API, allow(dead_code))]
 enum Keep {
     /// Bytes do not change.
     Bytes { _object: Py<PyAny> },
     /// An object that has exported its buffer refuses to be resized.
-    Buffer { _exported: Exported },
+    Buffer { exported: Exported },
 }
 
 impl Segment {
@@ -36,13 +38,56 @@ impl Segment {
     pub(super) fn of_buffer(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let exported = Exported::new(object, ffi::PyBUF_ANY_CONTIGUOUS)?;
         let (ptr, len) = (exported.0.buf.cast_const().cast(), exported.len());
-        Ok(Self { ptr, len, _keep: Keep::Buffer { _exported: exported } })
+        Ok(Self { ptr, len, keep: Keep::Buffer { exported } })
+    }
+
+    /// Whether the bytes may not be written to.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) fn is_read_only(&self) -> bool {
+        match &self.keep {
+            Keep::Bytes { .. } => true,
+            Keep::Buffer { exported } => exported.0.readonly != 0,
+        }
+    }
+
+    /// How long each dimension is; of bytes, which have no shape, nothing is known.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) fn shape(&self) -> &[ffi::Py_ssize_t] {
+        match &self.keep {
+            Keep::Buffer { exported: Exported(buffer) } if !buffer.shape.is_null() && buffer.ndim > 0 => {
+                // SAFETY: exported with its shape, so many lengths, which stay until it is given back.
+                unsafe { std::slice::from_raw_parts(buffer.shape, buffer.ndim as usize) }
+            }
+            _ => &[],
+        }
+    }
+
+    /// Whether the items lie in C's order, or Fortran's.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) fn is_in_order(&self, order: std::os::raw::c_char) -> bool {
+        match &self.keep {
+            // SAFETY: an exported buffer.
+            Keep::Buffer { exported } => unsafe { ffi::PyBuffer_IsContiguous(&raw const *exported.0, order) != 0 },
+            Keep::Bytes { .. } => true,
+        }
+    }
+
+    /// Copies `len` bytes from `data` into a new object that nobody else has; false if it has not so many.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(super) fn fill(object: &Bound<'_, PyAny>, data: *const u8, len: usize) -> PyResult<bool> {
+        let exported = Exported::new(object, ffi::PyBUF_ANY_CONTIGUOUS | ffi::PyBUF_WRITABLE)?;
+        if exported.len() != len {
+            return Ok(false);
+        }
+        // SAFETY: writable, and as long as `data`, which the caller may read; a new object overlaps nothing.
+        unsafe { std::ptr::copy_nonoverlapping(data, exported.0.buf.cast::<u8>(), len) };
+        Ok(true)
     }
 
     pub(super) fn of_bytes(bytes: &Bound<'_, PyBytes>) -> Self {
         let slice = bytes.as_bytes();
         let object = bytes.clone().into_any().unbind();
-        Self { ptr: slice.as_ptr(), len: slice.len(), _keep: Keep::Bytes { _object: object } }
+        Self { ptr: slice.as_ptr(), len: slice.len(), keep: Keep::Bytes { _object: object } }
     }
 }
 

@@ -7,15 +7,15 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::known::{Known, name};
 use manycore_engine::connection::{Piece, Short};
 use pyo3::exceptions::PyAttributeError;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use super::{ConnectionEnd, scalar};
-use crate::codec::{Exported, merged_reducers};
+use crate::codec::{Exported, by_value, merged_reducers};
+use crate::journey;
 
 /// What pickles for connections, and what it was when the package was loaded.
 struct Pickling {
@@ -31,7 +31,7 @@ struct Pickling {
 
 impl Pickling {
     fn get(py: Python<'_>) -> PyResult<&Pickling> {
-        static PICKLING: PyOnceLock<Pickling> = PyOnceLock::new();
+        static PICKLING: Known<Pickling> = Known::new();
         PICKLING.get_or_try_init(py, || {
             let module = py.import("manycore.connection")?;
             let reduction = py.import("manycore.reduction")?;
@@ -52,7 +52,7 @@ impl Pickling {
 
     /// The pickler class to use, if it is not ours as we made it.
     fn replaced<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let class = self.module.bind(py).get_item(intern!(py, "_ForkingPickler"))?;
+        let class = self.module.bind(py).get_item(name!(py, "_ForkingPickler"))?;
         let class = class.ok_or_else(|| PyAttributeError::new_err("manycore.connection._ForkingPickler"))?;
         let same = class.is(&self.class) && !PATCHED.load(Ordering::Relaxed);
         Ok((!same).then_some(class))
@@ -77,22 +77,26 @@ pub(super) fn loads<'py>(
     let loads = Pickling::get(py)?.plain_loads.bind(py);
     let Some(buffers) = buffers else { return loads.call1((message,)) };
     let named = PyDict::new(py);
-    named.set_item(intern!(py, "buffers"), buffers)?;
+    named.set_item(name!(py, "buffers"), buffers)?;
     loads.call((message,), Some(&named))
 }
 
 /// What unpickles for connections, if a program has replaced it.
 pub(super) fn replaced_loads(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let class = Pickling::get(py)?.replaced(py)?;
-    class.map(|class| class.getattr(intern!(py, "loads"))).transpose()
+    class.map(|class| class.getattr(name!(py, "loads"))).transpose()
 }
 
 /// Sends `value` as one message. Pickling may run code that closes the connection, so what it is sent through is
 /// asked for afterwards.
 pub(super) fn send(py: Python<'_>, end: &ConnectionEnd, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    journey::sending(py, journey::NO_FILE, || send_pickled(py, end, value))
+}
+
+fn send_pickled(py: Python<'_>, end: &ConnectionEnd, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let pickling = Pickling::get(py)?;
     if let Some(class) = pickling.replaced(py)? {
-        let message = class.call_method1(intern!(py, "dumps"), (value,))?;
+        let message = class.call_method1(name!(py, "dumps"), (value,))?;
         return end.send_piece(py, end.to_write()?, Exported::bytes_of(&message)?.piece());
     }
     // The other end of a pipe understands what we understand; a client may be any version of Python.
@@ -114,15 +118,34 @@ pub(super) fn send(py: Python<'_>, end: &ConnectionEnd, value: &Bound<'_, PyAny>
 }
 
 fn pickle(py: Python<'_>, pickling: &Pickling, value: &Bound<'_, PyAny>, protocol: u8) -> PyResult<Vec<Py<PyAny>>> {
-    static PICKLER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static PICKLER: Known<Py<PyAny>> = Known::new();
     pickling.register_late.bind(py).call0()?;
     let sink = Bound::new(py, Sink::default())?;
     let pickler = PICKLER.import(py, "_pickle", "Pickler")?.call1((&sink, protocol))?;
     if let Some(table) = merged_reducers(py)? {
-        pickler.setattr(intern!(py, "dispatch_table"), table)?;
+        pickler.setattr(name!(py, "dispatch_table"), table)?;
     }
-    pickler.call_method1(intern!(py, "dump"), (value,))?;
-    Ok(std::mem::take(&mut *sink.get().lock()))
+    let outcome = pickler.call_method1(name!(py, "dump"), (value,));
+    let chunks = std::mem::take(&mut *sink.get().lock());
+    let refused = match outcome {
+        Ok(_) => {
+            let mut named = false;
+            for chunk in &chunks {
+                named = named || by_value::is_wanted(chunk.bind(py))?;
+            }
+            if !named {
+                return Ok(chunks);
+            }
+            None
+        }
+        Err(error) if by_value::may_help(py, &error) => Some(error),
+        Err(error) => return Err(error),
+    };
+    Ok(vec![
+        by_value::dumps(value, protocol, None, merged_reducers(py)?, refused, by_value::What::Value)?
+            .into_any()
+            .unbind(),
+    ])
 }
 
 /// The file a pickler writes to: a list of what it wrote, not copied.

@@ -58,6 +58,7 @@ pub(super) fn large<'py>(
     }
     pickle.look_through(py, &mut strings).map_err(|error| torn_in_midst(py, error))?;
     let message = pickle.rest(py).map_err(|error| torn_in_midst(py, error))?;
+    source.received();
     let strings = strings.into_iter().map(Landing::into_object).collect::<Vec<_>>();
     let buffers = if strings.is_empty() { None } else { Some(PyList::new(py, strings)?) };
     loads(py, &message, buffers)

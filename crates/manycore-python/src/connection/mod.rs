@@ -22,6 +22,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use crate::buffer::Landing;
 use crate::codec::Exported;
 use crate::gate;
+use crate::known::Known;
 
 /// Bodies up to this are received along with their head.
 const SMALL: usize = 512;
@@ -37,6 +38,8 @@ pub(crate) struct ConnectionEnd {
     readable: AtomicBool,
     writable: AtomicBool,
     link: Link,
+    /// Messages that were begun, less those that were received.
+    owed: AtomicI32,
 }
 
 #[pymethods]
@@ -50,6 +53,7 @@ impl ConnectionEnd {
             readable: AtomicBool::new(false),
             writable: AtomicBool::new(false),
             link: Link::default(),
+            owed: AtomicI32::new(0),
         }
     }
 
@@ -62,6 +66,21 @@ impl ConnectionEnd {
     fn set_handle(&self, handle: Option<i32>) {
         self.handle.store(handle.unwrap_or(CLOSED), Relaxed);
         self.link.forget();
+    }
+
+    /// Takes over the descriptor of a socket, for both directions, and returns the connection. In one step: were it two in
+    /// Python, what a signal's handler raises could come between them, and the descriptor would have no owner.
+    /// `socket.socket.detach` is written in Python, so the method that it calls is called here.
+    fn _take<'py>(slf: Bound<'py, Self>, socket: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
+        static SOCKET: Known<Py<PyAny>> = Known::new();
+
+        let class = SOCKET.import(socket.py(), "_socket", "socket")?;
+        let end = slf.borrow();
+        end.set_handle(Some(class.call_method1("detach", (socket,))?.extract()?));
+        end.set_readable(true);
+        end.set_writable(true);
+        drop(end);
+        Ok(slf)
     }
 
     #[getter(_readable)]
@@ -82,6 +101,13 @@ impl ConnectionEnd {
     #[setter(_writable)]
     fn set_writable(&self, writable: bool) {
         self.writable.store(writable, Relaxed);
+    }
+
+    /// How many messages more were begun to be sent than were received whole. A caller that sends
+    /// requests and receives answers reads from it, after an exception, whether an answer is still to come.
+    #[getter(_owed)]
+    fn owed(&self) -> i32 {
+        self.owed.load(Relaxed)
     }
 
     /// How many bytes a message takes on the way at least, its length included; shorter ones are padded.
@@ -192,6 +218,7 @@ impl ConnectionEnd {
                 if let Some(mut room) = exported.room(offset, len) {
                     room.put(receipt.begun());
                     self.fill(py, fd, &mut room)?;
+                    self.received();
                     return Ok(len);
                 }
                 self.body(py, fd, len, receipt.begun())?
@@ -268,7 +295,10 @@ impl ConnectionEnd {
             wait = Wait::Sleeping;
         }
         match step.map_err(gate::raise)? {
-            Step::Whole(len) => Ok(Begun::Whole(len)),
+            Step::Whole(len) => {
+                self.received();
+                Ok(Begun::Whole(len))
+            }
             Step::Announced(len) => usize::try_from(len)
                 .map(Begun::Announced)
                 .map_err(|_| PyOSError::new_err(format!("a message of {len} bytes does not fit into memory"))),
@@ -285,7 +315,13 @@ impl ConnectionEnd {
         room.prefer_large_pages();
         room.put(begun);
         self.fill(py, fd, &mut room)?;
+        self.received();
         Ok(landing.into_object().into_bound(py))
+    }
+
+    /// A message is here, whole.
+    fn received(&self) {
+        self.owed.fetch_sub(1, Relaxed);
     }
 
     /// Receives the whole of `room`.
@@ -327,6 +363,7 @@ impl ConnectionEnd {
     /// Sends everything in `pieces`; `at_once` without giving the interpreter away, if there is room for it.
     fn send_whole<'a>(&self, py: Python<'_>, fd: i32, pieces: &'a mut [Piece<'a>], at_once: bool) -> PyResult<()> {
         let mut sending = Sending::new(pieces);
+        self.owed.fetch_add(1, Relaxed);
         if at_once {
             match sending.start(&self.link, fd) {
                 Ok(true) => return Ok(()),

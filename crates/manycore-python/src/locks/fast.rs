@@ -21,16 +21,16 @@ use std::iter;
 use std::mem::ManuallyDrop;
 use std::ptr;
 
+use crate::known::Known;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::SemLock;
 
 /// The methods of [`SemLock`], in the order of [`NAMES`].
-static GENERAL: PyOnceLock<[Py<PyAny>; 4]> = PyOnceLock::new();
+static GENERAL: Known<[Py<PyAny>; 4]> = Known::new();
 const NAMES: [(&str, &CStr); 4] =
     [("acquire", c"acquire"), ("release", c"release"), ("__enter__", c"__enter__"), ("__exit__", c"__exit__")];
 

@@ -90,7 +90,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Sender<T> {
     /// Writes `value` and runs `send` on what came of it.
     fn write(&self, value: T, send: impl FnOnce(&mut Writer) -> Result<bool>) -> Result<bool> {
         let mut writer = SPARE.take().unwrap_or_else(Writer::in_parts);
-        let sent = writer.begin(1).and_then(|()| writer.push_value(value)).and_then(|()| send(&mut writer));
+        writer.begin(1);
+        let sent = writer.push_value(value).and_then(|()| send(&mut writer));
         writer.clear();
         // The thread may be ending; then the buffer does too.
         let _ = SPARE.try_with(|spare| spare.set(Some(writer)));

@@ -185,12 +185,13 @@ impl ProcessBuilder {
         Args: Arguments,
         F: Task<Args, Output: DeserializeOwned>,
     {
+        const { F::IS_SENDABLE };
         init::check()?;
         left::reap();
         let fingerprint = Registry::get()?.fingerprint;
         let (mut writer, mut chunk) = (Writer::default(), Vec::new());
         let (code, table) = passing::outgoing(|| {
-            writer.begin(1)?;
+            writer.begin(1);
             arguments.write(&mut writer)?;
             Code::of(&task)
         });

@@ -103,6 +103,7 @@ impl<R: DeserializeOwned + 'static> Process<R> {
         Args: Arguments,
         F: Task<Args, Output = R>,
     {
+        const { F::IS_SENDABLE };
         Process::builder().spawn(task, arguments)
     }
 

@@ -86,7 +86,7 @@ impl<T: Pod> Shared<T> {
 }
 
 impl<T: Pod> Shared<[T]> {
-    /// A row of `len` values, all of them zero bytes. Memory is used when it is written.
+    /// A row of `len` values, all of them zero bytes. Their memory is taken now, so that no write is too much.
     ///
     /// # Errors
     /// [`Error::is_too_large`], or where there is no memory or no descriptor left for it.

@@ -27,6 +27,10 @@ use serde::de::DeserializeOwned;
 /// # }
 /// ```
 pub trait Arguments: Serialize + DeserializeOwned + 'static {
+    /// How many there are.
+    #[doc(hidden)]
+    const COUNT: usize;
+
     /// Appends them to a chunk.
     #[doc(hidden)]
     fn write(self, writer: &mut Writer) -> Result<()>;
@@ -39,6 +43,8 @@ pub trait Arguments: Serialize + DeserializeOwned + 'static {
 macro_rules! tuples {
     ($($argument:ident)*) => {
         impl<$($argument: Serialize + DeserializeOwned + 'static),*> Arguments for ($($argument,)*) {
+            const COUNT: usize = <[&str]>::len(&[$(stringify!($argument)),*]);
+
             #[allow(non_snake_case, unused_variables)]
             #[inline]
             fn write(self, writer: &mut Writer) -> Result<()> {

@@ -1,14 +1,9 @@
 //! Values on their way between processes: written by serde, but for long runs of plain
 //! numbers, which are copied as they lie in memory.
 //!
-//! What travels is a head and any number of segments. The head is what `postcard` writes. A
+//! What travels is a head and any number of segments. The head is in the format of `codec/`. A
 //! [`Slice`] anywhere in a value, and a `Vec` of numbers that *is* an argument or a
-//! result, writes into the head how many bytes it has, and where they are:
-//!
-//! | in the head | then |
-//! |---|---|
-//! | 0 | the number of bytes, and the bytes |
-//! | n + 1 | nothing: the next segment, of n bytes |
+//! result, is a value of bytes there; long ones are the next segment.
 //!
 //! Segments are copied once into shared memory. Their receiver uses them in place
 //! (`Slice`) or copies them out (`Vec`).
@@ -21,7 +16,7 @@ mod slice;
 mod tests;
 
 pub use arguments::Arguments;
-pub(crate) use parts::{Part, Received, Sent};
+pub(crate) use parts::{Part, offer, offered, received, take_received};
 pub(crate) use plain::{read_plain, write_plain};
 pub use slice::{Bytes, Slice};
 

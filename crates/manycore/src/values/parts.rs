@@ -1,9 +1,9 @@
 //! The segments of a message while its head is written or read.
 //!
-//! serde passes a value's parts through traits that have no room for a second stream, so
-//! the segments wait in the thread: [`Sent`] and [`Received`] put them there for the time of
-//! one value. Another format that is used inside of it (a value that writes JSON of its
-//! own) takes no notice: a [`Slice`](super::Slice) in a format for humans is written in full.
+//! serde passes a value's parts through traits that have no room for a second stream. So a
+//! [`Slice`](super::Slice) goes through serde under a name that our format knows, and the two hand the bytes over in
+//! the thread, for the time of that one slice. In another format (a value that writes JSON of its own) the
+//! name means nothing, and the slice is its bytes.
 //!
 //! # Why this file is unsafe
 //!
@@ -12,13 +12,13 @@
 
 #![allow(unsafe_code)]
 
-use crate::error::Result;
-use manycore_engine::pool::{Piece, Segment, Segments};
+use manycore_engine::pool::{Piece, Segment};
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 /// A run of bytes to send, and who owns it.
 pub struct Part {
@@ -65,58 +65,59 @@ fn segment<T: bytemuck::NoUninit>(items: &[T]) -> Segment {
 }
 
 thread_local! {
-    static SENT: RefCell<Option<Vec<Part>>> = const { RefCell::new(None) };
-    static RECEIVED: RefCell<Option<Segments>> = const { RefCell::new(None) };
+    /// What a slice hands over to the format it is written in.
+    static OFFER: RefCell<Offer> = const { RefCell::new(Offer::Closed) };
+    /// What the format hands over to the slice that is read.
+    static RECEIVED: RefCell<Option<Piece>> = const { RefCell::new(None) };
 }
 
-/// While this lives, slices of values that are written in this thread become parts.
-pub(crate) struct Sent<'a>(&'a mut Vec<Part>);
-
-impl<'a> Sent<'a> {
-    pub(crate) fn into(parts: &'a mut Vec<Part>) -> Sent<'a> {
-        SENT.set(Some(std::mem::take(parts)));
-        Sent(parts)
-    }
-
-    /// Hands over what a slice has to send; says whether somebody takes it.
-    pub(crate) fn offer(part: impl FnOnce() -> Part) -> bool {
-        SENT.with_borrow_mut(|sent| sent.as_mut().map(|parts| parts.push(part())).is_some())
-    }
-
-    /// Whether a value is being written that may have parts.
-    pub(crate) fn is_open() -> bool {
-        SENT.with_borrow(Option::is_some)
-    }
+enum Offer {
+    /// The format is another one, or knows no segments.
+    Closed,
+    Asked,
+    Given(Part),
 }
 
-impl Drop for Sent<'_> {
+/// Runs `write`, which may write a slice, and gives the part that the slice has handed over instead of its
+/// bytes.
+pub(crate) fn offered<E>(write: impl FnOnce() -> Result<(), E>) -> Result<Option<Part>, E> {
+    let _before = Restore(&OFFER, Some(OFFER.replace(Offer::Asked)));
+    write()?;
+    Ok(match OFFER.replace(Offer::Closed) {
+        Offer::Given(part) => Some(part),
+        Offer::Closed | Offer::Asked => None,
+    })
+}
+
+/// Hands over what a slice has to send; says whether somebody takes it.
+pub(crate) fn offer(part: impl FnOnce() -> Part) -> bool {
+    OFFER.with_borrow_mut(|offer| {
+        let is_asked = matches!(offer, Offer::Asked);
+        if is_asked {
+            *offer = Offer::Given(part());
+        }
+        is_asked
+    })
+}
+
+/// Runs `read`, which reads a slice, with `piece` for its bytes.
+pub(crate) fn received<R>(piece: Piece, read: impl FnOnce() -> R) -> R {
+    let _before = Restore(&RECEIVED, Some(RECEIVED.replace(Some(piece))));
+    read()
+}
+
+/// The bytes of the slice that is read, where they are a segment.
+pub(crate) fn take_received() -> Option<Piece> {
+    RECEIVED.take()
+}
+
+/// Puts back what was there before, also after a panic.
+struct Restore<T: 'static>(&'static LocalKey<RefCell<T>>, Option<T>);
+
+impl<T> Drop for Restore<T> {
     fn drop(&mut self) {
-        *self.0 = SENT.take().unwrap_or_default();
-    }
-}
-
-/// While this lives, slices of values that are read in this thread take their segments from here.
-pub(crate) struct Received<'a>(&'a mut Option<Segments>);
-
-impl<'a> Received<'a> {
-    pub(crate) fn from(segments: &'a mut Option<Segments>) -> Received<'a> {
-        RECEIVED.set(segments.take());
-        Received(segments)
-    }
-
-    /// The next segment, of `len` bytes; None where no message is being read.
-    pub(crate) fn next(len: usize) -> Option<Result<Piece>> {
-        RECEIVED.with_borrow_mut(|received| Some(received.as_mut()?.next(len).map_err(Into::into)))
-    }
-
-    /// Whether a message is being read.
-    pub(crate) fn is_open() -> bool {
-        RECEIVED.with_borrow(Option::is_some)
-    }
-}
-
-impl Drop for Received<'_> {
-    fn drop(&mut self) {
-        *self.0 = RECEIVED.take();
+        if let Some(before) = self.1.take() {
+            self.0.replace(before);
+        }
     }
 }

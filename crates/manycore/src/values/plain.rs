@@ -3,7 +3,7 @@
 //! Where a message has no segments, or the vector is short, its bytes go into the head.
 
 use super::{Part, SEGMENT_FROM};
-use crate::codec::{Reader, Writer};
+use crate::codec::{Reader, Run, Writer};
 use crate::error::{Error, Kind, Result};
 use bytemuck::Pod;
 use manycore_engine::os::memory::prefer_huge_pages;
@@ -27,12 +27,15 @@ macro_rules! for_each_number {
 
 /// Writes what is in `value`, an `Option` with something in it, if that is a vector of numbers. Says whether.
 #[inline]
-pub(crate) fn write_plain(value: &mut dyn Any, writer: &mut Writer) -> Result<bool> {
+pub(crate) fn write_plain(value: &mut dyn Any, writer: &mut Writer) -> bool {
     for_each_number!(value => match value.take() {
-        Some(items) => write(items, writer).map(|()| true),
-        None => Ok(false),
+        Some(items) => {
+            write(items, writer);
+            true
+        }
+        None => false,
     });
-    Ok(false)
+    false
 }
 
 /// Fills `value`, an empty `Option`, if it is for a vector of numbers. Says whether.
@@ -45,21 +48,19 @@ pub(crate) fn read_plain(value: &mut dyn Any, reader: &mut Reader<'_>) -> Result
     Ok(false)
 }
 
-fn write<T: Pod + Send>(items: Vec<T>, writer: &mut Writer) -> Result<()> {
+fn write<T: Pod + Send>(items: Vec<T>, writer: &mut Writer) {
     let bytes: &[u8] = bytemuck::cast_slice(&items);
     if bytes.len() < SEGMENT_FROM || !writer.has_parts() {
-        writer.push(&0u64)?;
-        return writer.push_bytes(bytes);
+        writer.push_bytes(bytes);
+    } else {
+        writer.push_part(Part::vec(items));
     }
-    writer.push(&(bytes.len() as u64 + 1))?;
-    writer.push_part(Part::vec(items));
-    Ok(())
 }
 
 fn read<T: Pod>(reader: &mut Reader<'_>) -> Result<Vec<T>> {
-    match reader.read::<u64>()? {
-        0 => copy(reader.read_bytes()?),
-        len => copy(reader.next_segment(len - 1)?.bytes()),
+    match reader.read_plain::<Vec<T>>()? {
+        Run::Here(bytes) => copy(bytes),
+        Run::Apart(piece) => copy(piece.bytes()),
     }
 }
 

@@ -1,11 +1,11 @@
 //! `Slice`: plain values in a row, used where they arrive.
 
 use super::plain::copy;
-use super::{Part, Received, SEGMENT_FROM, Sent};
+use super::{Part, SEGMENT_FROM, offer, take_received};
+use crate::codec::SLICE;
 use bytemuck::Pod;
 use manycore_engine::pool::Piece;
 use serde::de::{self, SeqAccess, Visitor};
-use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
@@ -223,36 +223,26 @@ impl<T: Pod + fmt::Debug> fmt::Debug for Slice<T> {
 
 impl<T: Pod + Send + Sync> Serialize for Slice<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes: &[u8] = bytemuck::cast_slice(self);
-        if !Sent::is_open() || serializer.is_human_readable() {
-            return serializer.serialize_bytes(bytes);
-        }
-        let apart = bytes.len() >= SEGMENT_FROM && Sent::offer(|| self.part());
-        let mut tuple = serializer.serialize_tuple(2)?;
-        tuple.serialize_element(&if apart { bytes.len() as u64 + 1 } else { 0 })?;
-        tuple.serialize_element(&Inline(if apart { None } else { Some(bytes) }))?;
-        tuple.end()
+        serializer.serialize_newtype_struct(SLICE, &Written(self))
     }
 }
 
-/// The bytes that follow in the head, or nothing.
-struct Inline<'a>(Option<&'a [u8]>);
+/// What a slice is under its name.
+struct Written<'a, T: Pod>(&'a Slice<T>);
 
-impl Serialize for Inline<'_> {
+impl<T: Pod + Send + Sync> Serialize for Written<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Some(bytes) => serializer.serialize_bytes(bytes),
-            None => serializer.serialize_unit(),
+        let bytes: &[u8] = bytemuck::cast_slice(self.0);
+        if bytes.len() >= SEGMENT_FROM && offer(|| self.0.part()) {
+            return serializer.serialize_unit();
         }
+        serializer.serialize_bytes(bytes)
     }
 }
 
 impl<'de, T: Pod> Deserialize<'de> for Slice<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Slice<T>, D::Error> {
-        if !Received::is_open() || deserializer.is_human_readable() {
-            return deserializer.deserialize_byte_buf(InFull(PhantomData));
-        }
-        deserializer.deserialize_tuple(2, InParts(PhantomData))
+        deserializer.deserialize_newtype_struct(SLICE, InFull(PhantomData))
     }
 }
 
@@ -266,6 +256,12 @@ impl<'de, T: Pod> Visitor<'de> for InFull<T> {
         write!(f, "the bytes of a row of {}", std::any::type_name::<T>())
     }
 
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Slice<T>, D::Error> {
+        let Some(piece) = take_received() else { return deserializer.deserialize_byte_buf(self) };
+        let range = 0..bytemuck::try_cast_slice::<u8, T>(piece.bytes()).map_err(de::Error::custom)?.len();
+        Ok(Slice { place: Place::Shared(Arc::new(piece)), range })
+    }
+
     fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Slice<T>, E> {
         copy(bytes).map(Slice::from).map_err(E::custom)
     }
@@ -276,37 +272,5 @@ impl<'de, T: Pod> Visitor<'de> for InFull<T> {
             all.push(byte);
         }
         self.visit_bytes(&all)
-    }
-}
-
-impl<'de, T: Pod> de::DeserializeSeed<'de> for InFull<T> {
-    type Value = Slice<T>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Slice<T>, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-/// Reads a slice whose bytes may lie in a segment.
-struct InParts<T>(PhantomData<T>);
-
-impl<'de, T: Pod> Visitor<'de> for InParts<T> {
-    type Value = Slice<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a row of {}", std::any::type_name::<T>())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Slice<T>, A::Error> {
-        use de::Error;
-        let ends = || A::Error::custom("a row ends before its bytes");
-        let Some(len) = parts.next_element::<u64>()?.ok_or_else(ends)?.checked_sub(1) else {
-            return parts.next_element_seed(InFull(PhantomData))?.ok_or_else(ends);
-        };
-        let len = usize::try_from(len).map_err(A::Error::custom)?;
-        let piece = Received::next(len).ok_or_else(ends)?.map_err(A::Error::custom)?;
-        let range = 0..bytemuck::try_cast_slice::<u8, T>(piece.bytes()).map_err(A::Error::custom)?.len();
-        parts.next_element::<()>()?.ok_or_else(ends)?;
-        Ok(Slice { place: Place::Shared(Arc::new(piece)), range })
     }
 }

@@ -1,14 +1,13 @@
 //! How many processors this process may really use.
 
-use std::path::{Path, PathBuf};
+use super::groups;
+use std::path::Path;
 
 /// Processors this process may use: its affinity mask, cut down by the CPU
 /// quota of its control group (v1 and v2) and of every group above it. At least 1.
 pub fn usable() -> usize {
     let allowed = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
-    quota(Path::new("/sys/fs/cgroup"), &std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
-        .map_or(allowed, |limit| allowed.min(limit))
-        .max(1)
+    quota(Path::new(groups::ROOT), &groups::membership()).map_or(allowed, |limit| allowed.min(limit)).max(1)
 }
 
 /// Processors of the machine that are switched on, whoever may use them.
@@ -28,34 +27,13 @@ fn count(list: &str) -> Option<usize> {
 /// The smallest quota, in whole processors rounded up, that the control groups
 /// listed in `membership` (the text of `/proc/self/cgroup`) set below `root`.
 fn quota(root: &Path, membership: &str) -> Option<usize> {
-    membership
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.splitn(3, ':');
-            let (_, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);
-            let group = group.trim_start_matches('/');
-            if controllers.is_empty() {
-                lowest(root.to_path_buf(), group, v2_quota)
-            } else if controllers.split(',').any(|name| name == "cpu") {
-                lowest(root.join(controllers), group, v1_quota).or_else(|| lowest(root.join("cpu"), group, v1_quota))
-            } else {
-                None
-            }
-        })
-        .min()
+    groups::smallest(root, membership, "cpu", &|folder| processors(v2_quota(folder)?), &|folder| {
+        processors(v1_quota(folder)?)
+    })
 }
 
-/// The smallest quota from `group` up to `root`. Inside a container the group's
-/// path may not exist below the mount; the mount itself then is the group.
-fn lowest(root: PathBuf, group: &str, read: fn(&Path) -> Option<(u64, u64)>) -> Option<usize> {
-    root.join(group)
-        .ancestors()
-        .take_while(|folder| folder.starts_with(&root))
-        .filter_map(|folder| {
-            let (quota, period) = read(folder)?;
-            (period > 0).then(|| usize::try_from(quota.div_ceil(period)).unwrap_or(usize::MAX).max(1))
-        })
-        .min()
+fn processors((quota, period): (u64, u64)) -> Option<usize> {
+    (period > 0).then(|| usize::try_from(quota.div_ceil(period)).unwrap_or(usize::MAX).max(1))
 }
 
 fn v2_quota(folder: &Path) -> Option<(u64, u64)> {
@@ -72,6 +50,7 @@ fn v1_quota(folder: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::linux::groups::tree;
 
     #[test]
     fn a_list_of_processors_is_counted() {
@@ -80,22 +59,12 @@ mod tests {
         assert!(online() >= 1 && usable() >= 1);
     }
 
-    fn tree(name: &str, files: &[(&str, &str)]) -> PathBuf {
-        let root = std::env::temp_dir().join(format!("manycore-cpus-{}-{name}", std::process::id()));
-        for (path, text) in files {
-            let path = root.join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        root
-    }
-
     #[test]
     fn the_smallest_quota_on_the_way_up_counts() {
         let least = ("a/c/cpu.max", "10000 100000\n");
         let files =
             [("a/cpu.max", "150000 100000\n"), ("a/b/cpu.max", "max 100000\n"), least, ("x/cpu.max", "nonsense")];
-        let root = tree("v2", &files);
+        let root = tree("cpus-v2", &files);
         assert_eq!(quota(&root, "0::/a/b\n"), Some(2));
         assert_eq!(quota(&root, "0::/a/c\n"), Some(1));
         assert_eq!(quota(&root, "0::/x\n"), None);
@@ -106,7 +75,7 @@ mod tests {
     #[test]
     fn version_one_counts_and_no_limit_is_minus_one() {
         let root = tree(
-            "v1",
+            "cpus-v1",
             &[
                 ("cpu,cpuacct/x/cpu.cfs_quota_us", "300000\n"),
                 ("cpu,cpuacct/x/cpu.cfs_period_us", "100000\n"),

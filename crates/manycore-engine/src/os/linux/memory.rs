@@ -8,10 +8,14 @@
 
 #![allow(unsafe_code)]
 
-use super::refused;
+use super::{refused, room};
 use crate::error::{Error, Kind, Result};
-use rustix::fs::{FlockOperation, MemfdFlags, SealFlags, fcntl_add_seals, fcntl_lock, fstat, ftruncate, memfd_create};
+use rustix::fs::{
+    FallocateFlags, FlockOperation, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_lock, fstat, ftruncate,
+    memfd_create,
+};
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
+use rustix::process::{Resource, getrlimit};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -21,6 +25,9 @@ const AROUND: usize = 64 << 10;
 
 /// Bytes of new pages that are written in one turn: a third of a millisecond.
 const TURN: usize = 1 << 20;
+
+/// A signal that comes while the kernel reserves pages makes it begin again: a piece takes 4 ms.
+const RESERVED_AT_ONCE: usize = 16 << 20;
 
 /// One shared, writable mapping of a whole memory file.
 #[derive(Debug)]
@@ -45,10 +52,33 @@ impl Mapping {
     pub fn create(len: usize) -> Result<(OwnedFd, Mapping)> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = memfd_create("manycore", flags).map_err(refused("creating shared memory (memfd_create)"))?;
+        if getrlimit(Resource::Fsize).current.is_some_and(|most| len as u64 > most) {
+            // The kernel would refuse it, too, and end the process by SIGXFSZ.
+            let attempt = "sizing shared memory, which counts as a file (RLIMIT_FSIZE, ulimit -f)";
+            return Err(Error::os(attempt, libc::EFBIG));
+        }
         ftruncate(&file, len as u64).map_err(refused("sizing shared memory (ftruncate)"))?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(refused("sealing shared memory"))?;
         let mapping = Mapping::map(&file, len)?;
+        Ok((file, mapping))
+    }
+
+    /// The same, with memory for all of it, so that no write meets a lack of memory (a SIGBUS).
+    ///
+    /// # Errors
+    /// [`Kind::Os`] with ENOMEM or ENOSPC where there is less.
+    pub fn reserve(len: usize) -> Result<(OwnedFd, Mapping)> {
+        room::check(len as u64)?;
+        let (file, mapping) = Mapping::create(len)?;
+        for start in (0..len).step_by(RESERVED_AT_ONCE) {
+            let (start, size) = (start as u64, RESERVED_AT_ONCE.min(len - start) as u64);
+            while let Err(errno) = fallocate(&file, FallocateFlags::empty(), start, size) {
+                if errno != rustix::io::Errno::INTR {
+                    return Err(refused("reserving shared memory (fallocate)")(errno));
+                }
+            }
+        }
         Ok((file, mapping))
     }
 
@@ -110,6 +140,7 @@ impl Mapping {
     /// # Errors
     /// [`Kind::Os`] with the kernel's reason, also where memory has run out.
     pub unsafe fn fill_new(&self, file: BorrowedFd<'_>, offset: usize, source: *const u8, len: usize) -> Result<()> {
+        room::check(len as u64)?;
         for at in (0..len).step_by(TURN) {
             let piece = TURN.min(len - at);
             // SAFETY: a piece of both ranges, which are as long, by this function's contract.

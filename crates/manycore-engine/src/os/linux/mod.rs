@@ -1,6 +1,8 @@
 //! Linux 5.4 or later: memfd, futex, pidfd, epoll, eventfd, pipe.
 
+pub mod clock;
 pub mod cpus;
+mod groups;
 pub mod image;
 pub mod inherit;
 pub mod lifeline;
@@ -10,6 +12,7 @@ pub mod name;
 pub mod packets;
 #[cfg(not(loom))]
 pub mod park;
+pub mod room;
 pub mod spawn;
 pub mod transfer;
 pub mod watch;

@@ -75,12 +75,12 @@ fn stat(process: &str) -> Option<Stat> {
     Some(Stat { pid, born })
 }
 
-/// From now on has `before` called before each fork of this process, and `in_child`
-/// in the child after it. Both may do no more than a signal handler may.
-pub fn at_fork(before: extern "C" fn(), in_child: extern "C" fn()) {
+/// From now on has `before` called before each fork of this process, and after it
+/// `in_parent` in this process and `in_child` in the child, all by the thread that forks.
+pub fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_child: extern "C" fn()) {
     // SAFETY: the three are functions of this library, which is never unloaded while
     // the process can still fork through it; the kernel's side keeps only their addresses.
-    let refused = unsafe { libc::pthread_atfork(Some(before), None, Some(in_child)) };
+    let refused = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
     // Out of memory, at the start of a process: nothing that comes would work either.
     assert_eq!(refused, 0, "registering what to do at a fork failed with error {refused}");
 }

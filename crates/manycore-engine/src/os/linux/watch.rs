@@ -111,6 +111,12 @@ pub fn terminate(pidfd: impl AsFd) -> Result<()> {
     signal(pidfd, Signal::TERM, "terminating a process")
 }
 
+/// Sends SIGSTKFLT, which no Linux kernel sends and which ends a process that does not handle it: a worker may have
+/// a handler that says where it is before it ends.
+pub fn ask_to_end(pidfd: impl AsFd) -> Result<()> {
+    signal(pidfd, Signal::STKFLT, "asking a process to end")
+}
+
 fn signal(pidfd: impl AsFd, signal: Signal, attempt: &str) -> Result<()> {
     match pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),

@@ -1,0 +1,166 @@
+"""Where a main module starts processes, whether a test of `__name__` guards that, and running what stands above."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, ModuleType
+    from typing import Any
+
+__all__ = ["code_above", "find_unguarded", "parse", "read_source", "run_quietly", "source_of", "warn"]
+
+
+def source_of(main: ModuleType) -> str | None:
+    """Return the text of a main module, None if there is none."""
+    loader = getattr(main, "__loader__", None)
+    spec = getattr(main, "__spec__", None)
+    try:
+        if loader is not None and hasattr(loader, "get_source"):
+            return loader.get_source("__main__" if spec is None else spec.name)
+        path = getattr(main, "__file__", None)
+        return None if path is None else read_source(path)
+    except (ImportError, OSError, SyntaxError, UnicodeDecodeError):
+        return None
+
+
+def read_source(path: str) -> str:
+    """Return the text of a source file."""
+    import io
+    import tokenize
+
+    with io.open_code(path) as file:
+        data = file.read()
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    return data.decode(encoding)
+
+
+def find_unguarded(main: ModuleType, line: int) -> tuple[int | None, int | None]:
+    """Return the first line of the statement around `line` of a main module: as the first of two if nothing guards it
+    from importers, as the second if a test of `__name__` does; None and None if that is not known."""
+    source = source_of(main)
+    if source is None:
+        return None, None
+    # The usual guard is seen without reading the whole.
+    lines = source.splitlines()
+    at = min(line, len(lines)) - 1
+    while at > 0 and (not lines[at].strip() or lines[at][0] in " \t#)]}"):
+        at -= 1
+    if at >= 0 and lines[at].startswith("if ") and "__name__" in lines[at]:
+        return None, at + 1
+    try:
+        tree = parse(source, getattr(main, "__file__", None) or "<main>")
+    except (SyntaxError, ValueError):
+        return None, None
+    for statement in tree.body:
+        if statement.lineno <= line <= statement.end_lineno:
+            start = min(
+                [statement.lineno, *(decorator.lineno for decorator in getattr(statement, "decorator_list", ()))]
+            )
+            return (None, start) if _is_guarded(statement, line) else (start, None)
+    return None, None
+
+
+def parse(source: str, path: str) -> Any:
+    """Return the syntax tree of a source text, without the module `ast`, which is slow to import."""
+    only_tree = 0x400
+    return compile(source, path, "exec", only_tree, dont_inherit=True)
+
+
+def _is_guarded(statement: Any, line: int) -> bool:
+    if _names_itself(getattr(statement, "test", None)):
+        return True
+    value = getattr(statement, "value", None)
+    if type(value).__name__ in ("BoolOp", "IfExp"):
+        return _names_itself(value)
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(statement, part, None)
+        for one in inner if isinstance(inner, list) else ():
+            start = getattr(one, "lineno", None) or one.pattern.lineno
+            end = getattr(one, "end_lineno", None) or one.body[-1].end_lineno
+            if start <= line <= end and _is_guarded(one, line):
+                return True
+    return False
+
+
+def _names_itself(node: Any) -> bool:
+    """Return whether a test asks for the module's name, or which process it is in."""
+    if node is None:
+        return False
+    if getattr(node, "id", getattr(node, "attr", None)) in ("__name__", "current_process"):
+        return True
+    for field in getattr(node, "_fields", ()):
+        value = getattr(node, field, None)
+        if any(
+            hasattr(one, "_fields") and _names_itself(one) for one in (value if isinstance(value, list) else [value])
+        ):
+            return True
+    return False
+
+
+def warn(main: ModuleType, line: int) -> None:
+    """Say, once, that the main module has no guard, and show what to add."""
+    path = getattr(main, "__file__", None) or "<main>"
+    if path.endswith(("__main__.py",)):
+        # By custom such a file has none, and is not imported by children that want nothing of it.
+        return
+    import warnings
+
+    lines = (source_of(main) or "").splitlines()
+    statement = lines[line - 1].rstrip() if line <= len(lines) else "..."
+    warnings.warn_explicit(
+        f"line {line} of the main module starts processes, and nothing keeps it from doing so when the processes "
+        f"import the module. They import only what is above it; what is defined below is sent to them with the "
+        f"tasks. To have it whole in every process, put this line and what follows below a guard:\n\n"
+        f'    if __name__ == "__main__":\n'
+        f"        {statement}\n",
+        RuntimeWarning,
+        path,
+        line,
+    )
+
+
+def code_above(source: str, path: str, line: int) -> CodeType:
+    """Return the code of the statements of a module that end above `line`."""
+    tree = parse(source, path)
+    tree.body = [statement for statement in tree.body if statement.end_lineno < line]
+    return compile(tree, path, "exec", dont_inherit=True)
+
+
+def run_quietly(run: Callable[[], object]) -> None:
+    """Call `run`, a part of a main module, such that it prints nothing: the program itself has printed it already."""
+    quiet = [_Quiet(sys.stdout), _Quiet(sys.stderr)]
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = quiet  # type: ignore[assignment]
+    try:
+        run()
+    except SystemExit:
+        # What was defined until then is there.
+        pass
+    finally:
+        for stream in quiet:
+            stream._silent = False
+        # A program may have put others there.
+        if sys.stdout is quiet[0]:
+            sys.stdout = before[0]
+        if sys.stderr is quiet[1]:
+            sys.stderr = before[1]
+
+
+class _Quiet:
+    """A stream that writes nothing for a while; who keeps it, as a handler of a log does, has the stream afterwards."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._silent = True
+
+    def write(self, text: str) -> int:
+        """Write `text`, unless it is to be silent."""
+        if self._silent or self._stream is None:
+            return len(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,368 @@
+"""What other processes can know of our main module.
+
+A child by spawn or forkserver imports the main module, so what it defines is found there by name. It cannot where
+
+- nothing is to be imported: the program is a session (the interpreter's prompt, a notebook), or was given as `-c` or on
+  the standard input. Children then have an empty main module, and what they need of ours comes by value.
+- importing it would start processes again: the program has no `if __name__ == "__main__":`. Children then import the
+  code above the statement that starts the first process, quietly; what is defined below comes by value.
+
+A forked child has all that was there when it was forked, and what is defined later comes by value.
+
+So this module knows, of a main module of which not everything is found, what is: the names and what they were bound to
+when processes were started. While everything is found, as in a program with a main guard, nothing is recorded, and
+pickle alone decides.
+"""
+
+from __future__ import annotations
+
+import sys
+from _weakref import ref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, FunctionType, ModuleType
+    from typing import Any
+else:
+    # Every program that starts a process loads this module, and few load `types`.
+    FunctionType, ModuleType = type(lambda: None), type(sys)
+
+__all__ = [
+    "NAMES",
+    "after_fork",
+    "before_fork",
+    "before_start",
+    "failure",
+    "failure_to_report",
+    "is_hidden",
+    "is_known",
+    "is_session",
+    "keep_variables",
+    "kept",
+    "settle",
+    "shared_name",
+]
+
+#: The names a main module goes by, in the program and in a child.
+NAMES = ("__main__", "__mp_main__")
+
+# What children find of a main module that they do not have whole: what each name was bound to. None while they find
+# everything.
+_known: dict[str, Any] | None = None
+# The main module whose top level started the first process, and the line of that statement. The reference is weak: a
+# main module that this module kept alive would be finalized after modules that its objects need for their own end.
+_first_start: tuple[ref[ModuleType], int] | None = None
+# That line if the statement is not guarded.
+_unguarded: int | None = None
+# The line of the guard, if there is one: what is defined below it, importers do not have.
+_guard: int | None = None
+# The names that the main module names above it, if somebody has asked.
+_above: frozenset[str] | None = None
+# The functions and classes of a main module with a file that every child forked from here has.
+_forked: dict[str, Any] | None = None
+
+
+def is_session(main: ModuleType) -> bool:
+    """Return whether `main` is no file that another process could import."""
+    if getattr(sys, "frozen", False):
+        return False
+    spec_name = getattr(getattr(main, "__spec__", None), "name", None)
+    if spec_name is not None:
+        # CPython 3.13.0 leaves the traces of its prompt.
+        return spec_name == "_pyrepl.__main__"
+    if type(main) is not ModuleType:
+        return False
+    path = getattr(main, "__file__", None)
+    # IPython's main module may be the shell itself: nothing to import.
+    return not isinstance(path, str) or path == "<stdin>" or path.endswith(("/ipython", "/ipython.py"))
+
+
+def is_hidden() -> bool:
+    """Return whether there are things in the main module that another process may not find by name."""
+    return _known is not None or is_session(sys.modules["__main__"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# When processes are started
+
+
+def before_fork() -> dict[str, Any] | None:
+    """A child is about to be forked. Returns what it is to give to `after_fork`."""
+    global _forked
+    main = sys.modules["__main__"]
+    if not is_session(main):
+        _note_start(main)
+        if _known is None:
+            defined = {name: _keep(value) for name, value in list(main.__dict__.items()) if _is_defined(value)}
+            _forked = defined if _forked is None else _in_both(_forked, defined)
+            return None
+    whole = _snapshot(main)
+    _restrict(whole)
+    return whole
+
+
+def after_fork(whole: dict[str, Any] | None) -> None:
+    """Take note, in the forked child, of what its parent has as well: `whole` is what `before_fork` returned there."""
+    global _known
+    _known = whole
+
+
+def before_start() -> int | None:
+    """A child is about to be started that imports our main module.
+
+    Returns the line of the statement above which its import has to end: None if it can import all, or nothing.
+    """
+    global _unguarded, _guard
+    main = sys.modules["__main__"]
+    if is_session(main):
+        _restrict({})
+        return None
+    line = getattr(main, "_manycore_ends_at", None)
+    if line is not None:
+        return line
+    if _first_start is None or _first_start[0]() is not main:
+        _unguarded = None
+        _note_start(main)
+        if _first_start is not None:
+            from . import _main_guard
+
+            _unguarded, _guard = _main_guard.find_unguarded(main, _first_start[1])
+            if _unguarded is not None:
+                _restrict(_snapshot(main))
+                _main_guard.warn(main, _unguarded)
+            elif _guard is not None and _has_classes_below(main, _guard):
+                _restrict_to_what_is_above(main, _guard)
+    return _unguarded
+
+
+def _restrict(known: dict[str, Any]) -> None:
+    """Another process is being started, which finds only `known`: what others do not find is not found by all."""
+    global _known
+    if _known is None:
+        _known = known
+        from ._engine import set_main_hidden
+
+        set_main_hidden(True)
+    else:
+        _known = _in_both(_known, known)
+
+
+def settle(function: Any) -> None:
+    """Note what children do not have, if `function`, of the main module and about to be sent, shows that it is so.
+
+    In a program with a main guard that is found out here, and not for each message: `function` may be defined below the
+    guard, or after workers were forked.
+    """
+    main = sys.modules["__main__"]
+    if _known is not None or not _is_defined(function) or function.__module__ not in NAMES or is_session(main):
+        return
+    name = function.__qualname__
+    if main.__dict__.get(name) is not function:
+        return
+    if _forked is not None and not _same(_forked.get(name), _keep(function)):
+        _restrict(_forked)
+    elif _guard is not None and _is_below(function, main, _guard):
+        _restrict_to_what_is_above(main, _guard)
+
+
+def _has_classes_below(main: ModuleType, guard: int) -> bool:
+    """Return whether a class is defined below the guard: `settle` is asked about functions, not about instances."""
+    return any(isinstance(value, type) and _is_below(value, main, guard) for value in list(main.__dict__.values()))
+
+
+def _restrict_to_what_is_above(main: ModuleType, guard: int) -> None:
+    """Note that importers find what is defined above the guard, and no more."""
+    defined = {name: value for name, value in list(main.__dict__.items()) if _is_defined(value)}
+    _restrict({name: _keep(value) for name, value in defined.items() if not _is_below(value, main, guard)})
+
+
+def _is_defined(value: Any) -> bool:
+    return isinstance(value, (FunctionType, type))
+
+
+def _is_below(value: Any, main: ModuleType, guard: int) -> bool:
+    """Return whether a function or a class is defined below the line of the main guard."""
+    global _above
+    if value.__module__ not in NAMES:
+        return False
+    if isinstance(value, FunctionType):
+        return value.__code__.co_firstlineno > guard
+    line = getattr(value, "__firstlineno__", None)
+    if line is None:
+        # Only from 3.13 on does a class know where it is defined; its methods always do.
+        path = getattr(main, "__file__", None)
+        codes = [part.__code__ for part in list(vars(value).values()) if isinstance(part, FunctionType)]
+        line = next((code.co_firstlineno for code in codes if code.co_filename == path), None)
+    if line is None:
+        if _above is None:
+            from . import _main_guard
+
+            source = _main_guard.source_of(main) or ""
+            _above = frozenset(_main_guard.code_above(source, "<main>", guard).co_names)
+        return value.__qualname__ not in _above
+    return line > guard
+
+
+def _let_go() -> None:
+    """Forget the values of the main module: see `util._let_go`. From now on all of it is unknown to other processes."""
+    global _known, _forked
+    if _known is not None:
+        _known = {}
+    if _forked is not None:
+        _forked = {}
+
+
+def _in_both(some: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    return {name: kept for name, kept in others.items() if _same(some.get(name), kept)}
+
+
+def _snapshot(main: ModuleType) -> dict[str, Any]:
+    return {name: _keep(value) for name, value in list(main.__dict__.items())}
+
+
+def _keep(value: Any) -> Any:
+    """Return what tells `value` from another one.
+
+    Where possible that is a weak reference: a large array is not to live longer for it, nor a function with all the
+    variables of its module.
+    """
+    try:
+        return ref(value)
+    except TypeError:
+        return _Kept(value)
+
+
+class _Kept:
+    """Holds a value that knows no weak references."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self) -> Any:
+        return self.value
+
+
+def _same(one: Any, other: Any) -> bool:
+    # Two weak references whose objects are gone both give None, and are not equal for that.
+    return one is not None and one() is other() and (one() is not None or isinstance(one, _Kept))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is found
+
+
+def is_known(obj: Any, name: str) -> bool:
+    """Return whether receivers find `obj`, a function or a class, as `name` in the main module, and as it is now."""
+    settle(obj)
+    if _known is None:
+        return not is_session(sys.modules["__main__"])
+    return _is_unchanged(obj, name, set())
+
+
+def _is_unchanged(obj: Any, name: str, seen: set[int]) -> bool:
+    """Return whether `obj` and the variables of the main module that it uses are what receivers have."""
+    if id(obj) in seen:
+        return True
+    seen.add(id(obj))
+    first, _, rest = name.partition(".")
+    kept = (_known or {}).get(first)
+    if kept is None:
+        return False
+    value = kept()
+    if rest:
+        owner = sys.modules["__main__"].__dict__.get(first)
+        return owner is not None and owner is value and _is_unchanged(owner, first, seen)
+    if value is not obj:
+        return False
+    functions = [obj] if isinstance(obj, FunctionType) else _functions_of(obj)
+    return all(_uses_unchanged(function, seen) for function in functions)
+
+
+def _uses_unchanged(function: FunctionType, seen: set[int]) -> bool:
+    from ._by_value import names_of
+
+    scope = sys.modules["__main__"].__dict__
+    if function.__globals__ is not scope:
+        return True
+    for name in names_of(function.__code__).variables:
+        if name not in scope:
+            continue
+        value = scope[name]
+        kept = (_known or {}).get(name)
+        if not _same(kept, _keep(value)):
+            return False
+        own = isinstance(value, (FunctionType, type)) and getattr(value, "__module__", None) in NAMES
+        if own and not _is_unchanged(value, name, seen):
+            return False
+    return True
+
+
+def _functions_of(cls: type) -> list[FunctionType]:
+    found: list[FunctionType] = []
+    for value in list(vars(cls).values()):
+        parts = (value, *(getattr(value, part, None) for part in ("__func__", "fget", "fset", "fdel")))
+        found += [part for part in parts if isinstance(part, FunctionType)]
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What initializers have set
+
+#: The variables that a pool's initializer has set in this worker, by module: in which dictionary each of them is.
+kept: dict[str, dict[str, dict[str, Any]]] = {}
+
+
+def keep_variables(before: dict[str, Any], scope: dict[str, Any]) -> None:
+    """Have functions that come by value see what an initializer has set in `scope`, which was `before`."""
+    missing = object()
+    changed = {name: scope for name, value in scope.items() if before.get(name, missing) is not value}
+    module = scope.get("__name__")
+    if changed and isinstance(module, str):
+        kept.setdefault(shared_name(module), {}).update(changed)
+
+
+def shared_name(module: str | None) -> str:
+    """Return the one name for a module that has two."""
+    return "__main__" if module is None or module in NAMES else module
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The statement that starts processes
+
+
+def _note_start(main: ModuleType) -> None:
+    """Remember which line of the main module's own code starts the first process."""
+    global _first_start
+    if _first_start is not None and _first_start[0]() is main:
+        return
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        # What the program gives to exec() has no lines in its file.
+        if frame.f_code.co_name == "<module>" and frame.f_code.co_filename != "<string>":
+            # Whatever starts a process while it is imported itself is no matter of a guard in the main module.
+            if frame.f_globals is main.__dict__:
+                _first_start = ref(main), frame.f_lineno
+            return
+        frame = frame.f_back
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# In a worker that could not import it
+
+#: Why this worker of a pool could not import the main module.
+failure: BaseException | None = None
+
+
+def failure_to_report() -> Exception | None:
+    """Return what a pool is to be told about `failure`, with what to do about it; None if all is well."""
+    if failure is None:
+        return None
+    error = failure if isinstance(failure, Exception) else RuntimeError(f"the main module ends the worker: {failure!r}")
+    error.add_note(
+        "A worker process raised this while it imported the main module of the program. Everything at the top level of "
+        "that module runs in each worker, too: what only the program itself can do belongs below\n\n"
+        '    if __name__ == "__main__":\n'
+    )
+    return error
