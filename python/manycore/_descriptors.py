@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "close_all_fds_except",
     "close_fds",
+    "ended_sentinel",
     "family",
     "fd_lock",
     "fork_keeping",
@@ -49,6 +50,14 @@ def private_pipe() -> tuple[int, int]:
         ends = os.pipe()
         _private_fds.update(ends)
     return ends
+
+
+def ended_sentinel() -> int:
+    """Return what stands for the pidfd of a process of which nothing is left: a pipe that nobody can write to, which is
+    readable as the pidfd would be."""
+    sentinel, nobodys = os.pipe()
+    os.close(nobodys)
+    return sentinel
 
 
 def make_private(*fds: int) -> None:

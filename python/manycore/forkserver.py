@@ -12,7 +12,8 @@ any thread at any time.
 A zygote that is killed is replaced, and the request goes to the new one. The old one may have forked a child before it
 could say so, and a process runs once. So with each request goes a *claim*, an eventfd with a value that is there once:
 the child takes it before it does anything, and leaves its number there. A parent that takes it first may ask again, and
-the child, which finds nothing, ends; a parent that finds a number has its child.
+the child, which finds nothing, ends; a parent that finds a number has its child. A `start()` that an exception breaks
+off, such as KeyboardInterrupt, takes the claim, too, and kills the child that was faster.
 """
 
 from __future__ import annotations
@@ -122,8 +123,8 @@ class ForkServer:
             while errors < ATTEMPTS and kills < KILLS:
                 self._ensure_running(preparation)
                 claim = os.eventfd(UNCLAIMED, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                util.make_private(claim)
                 try:
+                    util.make_private(claim)
                     return self._request(preparation, pickled, fds, [status_end, claim], lifeline)
                 except (BrokenPipeError, ConnectionResetError, EOFError):
                     killed = self._stop_unlocked()
@@ -138,6 +139,9 @@ class ForkServer:
                 except ConnectionRefusedError:
                     # It could not preload. The next attempt begins afresh: the program may have changed its mind.
                     self._stop_unlocked()
+                    raise
+                except BaseException:
+                    _call_off(claim)
                     raise
                 finally:
                     util.close_fds(claim)
@@ -184,7 +188,7 @@ class ForkServer:
                 raise EOFError
             number, error, pid = REPLY.unpack_from(message)
             if number != self._last_request:
-                # The answer to a start() that an exception, such as KeyboardInterrupt, broke off.
+                # The answer to a start() that was broken off. It may have had no time to call its child off.
                 for pidfd in received:
                     _kill(pidfd)
                     os.close(pidfd)
@@ -299,14 +303,27 @@ def _take_claim(claim: int) -> int | None:
     raise ChildProcessError(errno.ECHILD, "a new process did not say its number, and the forkserver was killed")
 
 
+def _call_off(claim: int) -> None:
+    """See to it that no child of this claim runs on."""
+    try:
+        pid = _take_claim(claim)
+        if pid is not None:
+            pidfd = os.pidfd_open(pid)
+            try:
+                _kill(pidfd)
+            finally:
+                os.close(pidfd)
+    except OSError:
+        # There is no such child any more, or it cannot be reached: what broke the start off is the better news.
+        pass
+
+
 def _watch_orphan(pid: int) -> int:
-    """Return a pidfd of a child whose zygote is gone: nobody will tell its exit status."""
+    """Return a sentinel of a child whose zygote is gone: nobody will tell its exit status."""
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:
-        raise ChildProcessError(
-            errno.ECHILD, f"the new process {pid} has ended, nobody knows how: the forkserver was killed before"
-        ) from None
+        return util.ended_sentinel()
     except OSError:
         # It cannot be watched, so it is not wanted.
         os.kill(pid, _signal.SIGKILL)

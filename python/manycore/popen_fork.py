@@ -162,10 +162,8 @@ class Popen:
         try:
             self.sentinel = os.pidfd_open(pid)
         except ProcessLookupError:
-            # It has ended, and as the program ignores SIGCHLD nothing is left of it. A pipe that nobody can write to is
-            # readable, as the pidfd would be.
-            self.sentinel, nobodys = os.pipe()
-            os.close(nobodys)
+            # It has ended, and as the program ignores SIGCHLD nothing is left of it.
+            self.sentinel = util.ended_sentinel()
         except OSError:
             try:
                 os.kill(pid, _signal.SIGKILL)

@@ -16,6 +16,7 @@ import sys
 from . import _forks, process
 from ._descriptors import close_all_fds_except as close_all_fds_except
 from ._descriptors import close_fds as close_fds
+from ._descriptors import ended_sentinel as ended_sentinel
 from ._descriptors import family as family
 from ._descriptors import fork_keeping as fork_keeping
 from ._descriptors import join_family as join_family
