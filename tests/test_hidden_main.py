@@ -255,6 +255,71 @@ if __name__ == "__main__":
     assert (done.stdout, done.stderr) == ("[1, 2, 3, 4, 5] 7 [1, 2, 3, 4, 5]\nTrue\n", "")
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("definition", "thing"),
+    [
+        ("class Late: a = 2", "Late()"),
+        ("@dataclasses.dataclass\n    class Late: a: int", "Late(2)"),
+        ("Late = collections.namedtuple('Late', 'a')", "Late(2)"),
+        ("Late = enum.Enum('Late', {'ONE': 1, 'a': 2})", "Late.ONE"),
+        ("class Late(dict): a = 2", "Late(b=1)"),
+        ("class Outer:\n        class Late: a = 2", "Outer.Late()"),
+        ("class Late:\n        a = 2\n        def __reduce__(self): return Late, ()", "Late()"),
+        ("class Above: a = 2", "Above()"),
+        ("class Late: a = 2", "Late"),
+        ("def late(x): return x\n    late.a = 2", "late"),
+    ],
+)
+@pytest.mark.parametrize("how", ["pool", "queue", "process", "pipe"])
+def test_what_is_defined_after_the_first_start(mp, tmp_path, method, definition, thing, how):
+    """Below a guard, and sent to processes that had been started, or are started after that."""
+    (tmp_path / "program.py").write_text(f"""
+import collections, dataclasses, enum
+import manycore as mp
+class Above:
+    a = 1
+def look(x):
+    a = x.a
+    return getattr(a, "value", a)
+def echo(receive, send):
+    send(look(receive()))
+if __name__ == "__main__":
+    ctx = mp.get_context({method!r})
+    pool = ctx.Pool(1)
+    print(pool.map(look, [Above()]))
+    queue, answers = ctx.Queue(), ctx.SimpleQueue()
+    ours, theirs = ctx.Pipe()
+    processes = [
+        ctx.Process(target=echo, args=(queue.get, answers.put)),
+        ctx.Process(target=echo, args=(theirs.recv, theirs.send)),
+    ]
+    for process in processes:
+        process.start()
+    {definition}
+    thing = {thing}
+    if {how!r} == "pool":
+        print(pool.apply(look, (thing,)), pool.map(look, [Above(), thing])[1:], list(pool.imap(look, [thing])))
+    elif {how!r} == "queue":
+        queue.put(thing)
+        print(answers.get())
+    elif {how!r} == "pipe":
+        ours.send(thing)
+        print(ours.recv())
+    else:
+        process = ctx.Process(target=echo, args=([thing].pop, answers.put))
+        process.start()
+        print(answers.get())
+        process.join()
+    for process in processes:
+        process.terminate()
+    pool.close()
+    pool.join()
+""")
+    done = run(tmp_path, "program.py")
+    assert (done.stdout, done.stderr) == ("[1]\n2 [2] [2]\n" if how == "pool" else "[1]\n2\n", "")
+
+
 def test_what_is_defined_after_a_fork(mp, tmp_path):
     (tmp_path / "program.py").write_text("""
 import manycore as mp

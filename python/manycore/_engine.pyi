@@ -10,6 +10,7 @@ _T = TypeVar("_T")
 
 __all__ = [
     "Items",
+    "forget_settled",
     "set_main_hidden",
     "decode_call",
     "decode_into",
@@ -46,6 +47,7 @@ __all__ = [
     "Worker",
 ]
 
+def forget_settled() -> None: ...
 def set_main_hidden(hidden: bool) -> None: ...
 def set_reducers(reducers: dict[type, Callable[[Any], Any]]) -> None: ...
 def encode(value: Any) -> tuple[int, bytes]: ...

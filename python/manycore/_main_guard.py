@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any
 
-__all__ = ["code_above", "find_unguarded", "parse", "read_source", "run_quietly", "source_of", "warn"]
+__all__ = ["code_above", "find_unguarded", "names_above", "parse", "read_source", "run_quietly", "source_of", "warn"]
 
 
 def source_of(main: ModuleType) -> str | None:
@@ -127,6 +127,20 @@ def code_above(source: str, path: str, line: int) -> CodeType:
     tree = parse(source, path)
     tree.body = [statement for statement in tree.body if statement.end_lineno < line]
     return compile(tree, path, "exec", dont_inherit=True)
+
+
+def names_above(source: str, line: int) -> frozenset[str]:
+    """Return the names that stand above `line` in a module, but for those of classes that are defined below it, too."""
+    below: set[str] = set()
+    nodes = [parse(source, "<main>")]
+    while nodes:
+        node = nodes.pop()
+        if type(node).__name__ == "ClassDef" and node.lineno > line:
+            below.add(node.name)
+        for field in getattr(node, "_fields", ()):
+            value = getattr(node, field, None)
+            nodes += [one for one in (value if isinstance(value, list) else [value]) if hasattr(one, "_fields")]
+    return frozenset(code_above(source, "<main>", line).co_names) - below
 
 
 def run_quietly(run: Callable[[], object]) -> None:

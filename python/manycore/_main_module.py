@@ -34,12 +34,14 @@ __all__ = [
     "before_start",
     "failure",
     "failure_to_report",
+    "has_late",
     "is_hidden",
     "is_known",
     "is_session",
     "keep_variables",
     "kept",
     "settle",
+    "settle_late",
     "shared_name",
 ]
 
@@ -56,7 +58,7 @@ _first_start: tuple[ref[ModuleType], int] | None = None
 _unguarded: int | None = None
 # The line of the guard, if there is one: what is defined below it, importers do not have.
 _guard: int | None = None
-# The names that the main module names above it, if somebody has asked.
+# The names that the main module names above it and defines no class by below, if somebody has asked.
 _above: frozenset[str] | None = None
 # The functions and classes of a main module with a file that every child forked from here has.
 _forked: dict[str, Any] | None = None
@@ -95,6 +97,7 @@ def before_fork() -> dict[str, Any] | None:
         if _known is None:
             defined = {name: _keep(value) for name, value in list(main.__dict__.items()) if _is_defined(value)}
             _forked = defined if _forked is None else _in_both(_forked, defined)
+            _look_again()
             return None
     whole = _snapshot(main)
     _restrict(whole)
@@ -130,8 +133,7 @@ def before_start() -> int | None:
             if _unguarded is not None:
                 _restrict(_snapshot(main))
                 _main_guard.warn(main, _unguarded)
-            elif _guard is not None and _has_classes_below(main, _guard):
-                _restrict_to_what_is_above(main, _guard)
+            _look_again()
     return _unguarded
 
 
@@ -147,33 +149,57 @@ def _restrict(known: dict[str, Any]) -> None:
         _known = _in_both(_known, known)
 
 
-def settle(function: Any) -> None:
-    """Note what children do not have, if `function`, of the main module and about to be sent, shows that it is so.
+def settle(value: Any) -> None:
+    """Note what other processes do not have, if `value`, of the main module and about to be sent, shows it.
 
-    In a program with a main guard that is found out here, and not for each message: `function` may be defined below the
-    guard, or after workers were forked.
+    In a program with a main guard that is found out here, and not for each message: a function or a class may be
+    defined below the guard, or after workers were forked.
     """
     main = sys.modules["__main__"]
-    if _known is not None or not _is_defined(function) or function.__module__ not in NAMES or is_session(main):
+    if _known is not None or is_session(main) or not _is_defined(value) or value.__module__ not in NAMES:
         return
-    name = function.__qualname__
-    if main.__dict__.get(name) is not function:
-        return
-    if _forked is not None and not _same(_forked.get(name), _keep(function)):
+    name, _, rest = value.__qualname__.partition(".")
+    found = main.__dict__.get(name)
+    if (rest or found is value) and _is_late(name, found, main):
+        _restrict_to_what_is_found(main)
+
+
+def has_late() -> bool:
+    """Return whether the main module holds a function or a class, not met yet, that others may not find."""
+    main = sys.modules["__main__"]
+    if _known is not None or is_session(main):
+        return False
+    return any(_is_late(name, value, main) for name, value in list(main.__dict__.items()))
+
+
+def settle_late() -> None:
+    """Note that `has_late` is true, and matters: what was pickled names the main module."""
+    if has_late():
+        _restrict_to_what_is_found(sys.modules["__main__"])
+
+
+def _is_late(name: str, value: Any, main: ModuleType) -> bool:
+    """Return whether processes that were started do not have this function or class of the main module."""
+    if not _is_defined(value) or value.__module__ not in NAMES:
+        return False
+    if _forked is not None and not _same(_forked.get(name), _keep(value)):
+        return True
+    return _guard is not None and _is_below(value, main, _guard)
+
+
+def _restrict_to_what_is_found(main: ModuleType) -> None:
+    if _forked is not None:
         _restrict(_forked)
-    elif _guard is not None and _is_below(function, main, _guard):
-        _restrict_to_what_is_above(main, _guard)
+    if _guard is not None:
+        defined = {name: value for name, value in list(main.__dict__.items()) if _is_defined(value)}
+        _restrict({name: _keep(value) for name, value in defined.items() if not _is_below(value, main, _guard)})
 
 
-def _has_classes_below(main: ModuleType, guard: int) -> bool:
-    """Return whether a class is defined below the guard: `settle` is asked about functions, not about instances."""
-    return any(isinstance(value, type) and _is_below(value, main, guard) for value in list(main.__dict__.values()))
-
-
-def _restrict_to_what_is_above(main: ModuleType, guard: int) -> None:
-    """Note that importers find what is defined above the guard, and no more."""
-    defined = {name: value for name, value in list(main.__dict__.items()) if _is_defined(value)}
-    _restrict({name: _keep(value) for name, value in defined.items() if not _is_below(value, main, guard)})
+def _look_again() -> None:
+    """Have the codec forget what it has had settled: processes are started that may lack it."""
+    engine = sys.modules.get(f"{__package__}._engine")
+    if engine is not None:
+        engine.forget_settled()
 
 
 def _is_defined(value: Any) -> bool:
@@ -197,9 +223,8 @@ def _is_below(value: Any, main: ModuleType, guard: int) -> bool:
         if _above is None:
             from . import _main_guard
 
-            source = _main_guard.source_of(main) or ""
-            _above = frozenset(_main_guard.code_above(source, "<main>", guard).co_names)
-        return value.__qualname__ not in _above
+            _above = _main_guard.names_above(_main_guard.source_of(main) or "", guard)
+        return value.__qualname__.partition(".")[0] not in _above
     return line > guard
 
 

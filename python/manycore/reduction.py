@@ -155,11 +155,13 @@ def _dump_to(pickler: ForkingPickler, file: IO[bytes], obj: Any, protocol: int |
         start = file.tell()
         try:
             for_sending(pickler.dump, obj)
-            return
+            if not (_main_module.has_late() and _names_main(file, start)):
+                return
+            _main_module.settle_late()
         except _REFUSALS as error:
             refused = error
-            file.seek(start)
-            file.truncate()
+        file.seek(start)
+        file.truncate()
     from ._by_value import dumps_instead
 
     table: dict[type, Callable[[Any], Any]] = pickler.dispatch_table  # type: ignore[assignment]
@@ -172,6 +174,12 @@ def _dump_to(pickler: ForkingPickler, file: IO[bytes], obj: Any, protocol: int |
         return pickled
 
     file.write(for_sending(by_value_or_raise))
+
+
+def _names_main(file: IO[bytes], start: int) -> bool:
+    """Return whether the pickle that begins at `start` may name something of the main module."""
+    file.seek(start)
+    return b"_main__" in file.read()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

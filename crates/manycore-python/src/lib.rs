@@ -34,7 +34,7 @@ mod _engine {
     #[pymodule_export]
     use crate::codec::Items;
     #[pymodule_export]
-    use crate::codec::by_value::set_main_hidden;
+    use crate::codec::by_value::{forget_settled, set_main_hidden};
     #[pymodule_export]
     use crate::codec::python::{
         decode_call_py, decode_into_py, decode_items_py, decode_py, encode_call_py, encode_items_py, encode_py,

@@ -4,7 +4,7 @@
 //! is asked for what pickle refuses, and, in a program whose main module other processes cannot
 //! import, for whatever names that module.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
@@ -26,14 +26,29 @@ pub(crate) fn set_main_hidden(hidden: bool) {
 /// it or its names strongly: what they stand for would not be finalized at the interpreter's end.
 static MAIN: Known<(Py<PyWeakrefReference>, bool)> = Known::new();
 
-/// Whether `is_main_hidden` runs no code any more.
+/// The functions and classes of the main module that were settled, by their addresses: weak references, which tell whether
+/// an address is still theirs.
+static SETTLED: Known<Py<PyDict>> = Known::new();
+
+/// More than these are forgotten together: programs that make functions without end keep none of ours.
 #[cfg(not(Py_LIMITED_API))]
-pub(super) fn is_settled(py: Python<'_>) -> bool {
-    MAIN.get(py).is_some()
+const MOST: usize = 4096;
+
+/// How many names the main module had when it was looked whether it holds something late, and whether it does.
+static LOOKED_AT: AtomicUsize = AtomicUsize::new(usize::MAX);
+static LATE: AtomicBool = AtomicBool::new(false);
+
+/// Processes are being started: whether they have what was settled is to be asked again.
+#[pyfunction]
+pub(crate) fn forget_settled(py: Python<'_>) {
+    if let Some(settled) = SETTLED.get(py) {
+        settled.bind(py).clear();
+    }
+    LOOKED_AT.store(usize::MAX, Ordering::Relaxed);
 }
 
 /// Whether there may be things in the main module that other processes do not find by name.
-pub(super) fn is_main_hidden(py: Python<'_>) -> PyResult<bool> {
+fn is_main_hidden(py: Python<'_>) -> PyResult<bool> {
     if HIDDEN.load(Ordering::Relaxed) {
         return Ok(true);
     }
@@ -52,6 +67,45 @@ pub(super) fn is_main_hidden(py: Python<'_>) -> PyResult<bool> {
     }
 }
 
+/// What is to be done with a function or class that calls itself one of a main module.
+#[cfg(not(Py_LIMITED_API))]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It can go by its name.
+    Name,
+    /// The same, and code may have run to find that out.
+    NameAfterCode,
+    Whole,
+}
+
+/// How a function or class that is found by its name in a main module is to go: this asks once for each of them.
+#[cfg(not(Py_LIMITED_API))]
+pub(super) fn way(object: &Bound<'_, PyAny>) -> PyResult<Way> {
+    let py = object.py();
+    // The first time, it imports a module.
+    let was_asked = MAIN.get(py).is_some();
+    if is_main_hidden(py)? {
+        return Ok(Way::Whole);
+    }
+    let settled = SETTLED.get_or_init(py, || PyDict::new(py).unbind()).bind(py);
+    let address = object.as_ptr().addr();
+    if let Some(known) = settled.get_item(address)?
+        && known.cast_into::<PyWeakrefReference>()?.upgrade().is_some_and(|known| known.is(object))
+    {
+        return Ok(if was_asked { Way::Name } else { Way::NameAfterCode });
+    }
+    let known = PyWeakrefReference::new(object)?;
+    settle(object)?;
+    if is_main_hidden(py)? {
+        return Ok(Way::Whole);
+    }
+    if settled.len() >= MOST {
+        settled.clear();
+    }
+    settled.set_item(address, known)?;
+    Ok(Way::NameAfterCode)
+}
+
 /// To be called with a function that is about to be sent: it may show that other processes have less of the main module
 /// than was known.
 pub(crate) fn settle(function: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -67,15 +121,38 @@ pub(crate) fn settle(function: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// Whether what pickle has written, one of several chunks, has to be written by value instead.
 pub(crate) fn is_wanted(chunk: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static SETTLE_LATE: Known<Py<PyAny>> = Known::new();
+
     let py = chunk.py();
-    // Both names of a main module end so. Where that is only the text of something, writing by value does no harm.
-    if !is_main_hidden(py)? {
+    let is_hidden = is_main_hidden(py)?;
+    if !is_hidden && !holds_late(py)? {
         return Ok(false);
     }
-    match chunk.cast::<PyBytes>() {
-        Ok(bytes) => bytes.contains(PyBytes::new(py, b"_main__")),
-        Err(_) => Ok(false),
+    // Both names of a main module end so. Where that is only the text of something, writing by value does no harm.
+    let names_main = match chunk.cast::<PyBytes>() {
+        Ok(bytes) => bytes.contains(PyBytes::new(py, b"_main__"))?,
+        Err(_) => false,
+    };
+    if names_main && !is_hidden {
+        SETTLE_LATE.import(py, "manycore._main_module", "settle_late")?.call0()?;
     }
+    Ok(names_main)
+}
+
+/// Whether the main module holds something that other processes may lack. Found out when the number of its names has
+/// changed: to look at all of them for each pickle would cost more than the pickle.
+fn holds_late(py: Python<'_>) -> PyResult<bool> {
+    static HAS_LATE: Known<Py<PyAny>> = Known::new();
+
+    let Some((main, _)) = MAIN.get(py) else { return Ok(false) };
+    let Some(main) = main.bind(py).upgrade_as::<PyModule>()? else { return Ok(false) };
+    let names = main.dict().len();
+    if LOOKED_AT.load(Ordering::Relaxed) != names {
+        let late = HAS_LATE.import(py, "manycore._main_module", "has_late")?.call0()?.is_truthy()?;
+        LATE.store(late, Ordering::Relaxed);
+        LOOKED_AT.store(names, Ordering::Relaxed);
+    }
+    Ok(LATE.load(Ordering::Relaxed))
 }
 
 /// Whether `error` is what pickle raises for what it cannot write.

@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
 use super::access::Owned;
-use super::by_value;
+use super::by_value::{self, Way};
 use super::decode::{Decoder, Fault};
 use super::encode::{Encoder, Stop};
 use super::format::tag;
@@ -41,13 +41,11 @@ impl Encoder {
         }
         let Some((module, name)) = names(&object) else { return self.embed(&object) };
         if module.to_str().is_ok_and(|module| module.ends_with("_main__")) {
-            // The first time, this imports a module.
-            let was_known = by_value::is_settled(object.py());
-            if by_value::is_main_hidden(object.py()).map_err(|error| raised(object.py(), error))? {
-                return Err(Stop::Foreign);
-            }
-            if !was_known && !self.careful {
-                return Err(Stop::Again);
+            match by_value::way(&object).map_err(|error| raised(object.py(), error))? {
+                Way::Name => {}
+                Way::NameAfterCode if self.careful => {}
+                Way::NameAfterCode => return Err(Stop::Again),
+                Way::Whole => return Err(Stop::Foreign),
             }
         }
         let (Ok(module), Ok(name)) = (module.to_str(), name.to_str()) else { return self.embed(&object) };
