@@ -189,6 +189,41 @@ def test_no_guard(mp, tmp_path, way, method):
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 @pytest.mark.parametrize(
+    "start",
+    [
+        "thread = Thread(target=run)\nthread.start()\nafter = 3\nthread.join()",
+        "def go():\n    thread = Thread(target=run)\n    thread.start()\n    return thread\ngo().join()",
+        "class Go:\n    def __init__(self):\n        self.thread = Thread(target=run)\n        self.thread.start()\n"
+        "go = Go()\ngo.thread.join()",
+        "with ThreadPoolExecutor() as executor:\n    executor.submit(run).result()",
+        "executor = ThreadPoolExecutor()\nfuture = executor.submit(run)\nfuture.result()",
+    ],
+)
+def test_no_guard_around_a_thread_that_starts_processes(mp, tmp_path, method, start):
+    """Children import what is above the statement that started the thread, or they would start it, too."""
+    (tmp_path / "program.py").write_text(f"""
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+import manycore as mp
+def above(x):
+    return x + 1
+print("once", flush=True)
+def run():
+    with mp.get_context({method!r}).Pool(1) as pool:
+        print(pool.map(above, range(3)), flush=True)
+{start}
+def below(x):
+    return above(x) * 2
+with mp.get_context({method!r}).Pool(1) as pool:
+    print(pool.map(below, range(3)))
+""")
+    done = run(tmp_path, "program.py")
+    assert (done.returncode, done.stdout) == (0, "once\n[1, 2, 3]\n[2, 4, 6]\n"), done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize(
     "guard",
     [
         'if __name__ == "__main__":',

@@ -63,6 +63,57 @@ def find_unguarded(main: ModuleType, line: int) -> tuple[int | None, int | None]
     return None, None
 
 
+def find_thread_start(main: ModuleType, line: int) -> tuple[int, frozenset[str]]:
+    """Return where the import of a main module has to end, a thread of which starts processes while the module is at
+    `line`: at the first statement without a guard that starts something, as far as can be seen. Also the names that
+    stand above it."""
+    source = source_of(main) or ""
+    tree = parse(source, "<main>")
+    starters = _starters(tree)
+    for statement in tree.body:
+        if statement.lineno >= line:
+            break
+        runs = type(statement).__name__ not in ("FunctionDef", "AsyncFunctionDef", "ClassDef")
+        if runs and _calls(statement, starters) and not _names_itself(getattr(statement, "test", None)):
+            line = statement.lineno
+            break
+    return line, names_above(source, line)
+
+
+def _starters(tree: Any) -> set[str]:
+    """Return the names of what starts threads when it is called: what always does, and functions that call such."""
+    functions: dict[str, list[Any]] = {}
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        nodes += _parts(node)
+        kind = type(node).__name__
+        if kind in ("FunctionDef", "AsyncFunctionDef"):
+            functions.setdefault(node.name, []).append(node)
+        elif kind == "ClassDef":
+            made = [part for part in node.body if getattr(part, "name", None) == "__init__"]
+            functions.setdefault(node.name, []).extend(made)
+    starters, known = {"start", "submit", "start_new_thread"}, 0
+    while known != len(starters):
+        known = len(starters)
+        starters |= {name for name, bodies in functions.items() if any(_calls(body, starters) for body in bodies)}
+    return starters
+
+
+def _calls(node: Any, names: set[str]) -> bool:
+    """Return whether something in a syntax tree is called by one of these names: `name(...)`, `thing.name(...)`."""
+    function = getattr(node, "func", None)
+    called = getattr(function, "attr", getattr(function, "id", None))
+    return called in names or any(_calls(part, names) for part in _parts(node))
+
+
+def _parts(node: Any) -> list[Any]:
+    """Return the nodes right below one of a syntax tree."""
+    values = [getattr(node, field, None) for field in node._fields]
+    lists = [value if isinstance(value, list) else [value] for value in values]
+    return [one for values in lists for one in values if hasattr(one, "_fields")]
+
+
 def parse(source: str, path: str) -> Any:
     """Return the syntax tree of a source text, without the module `ast`, which is slow to import."""
     only_tree = 0x400
@@ -91,13 +142,7 @@ def _names_itself(node: Any) -> bool:
         return False
     if getattr(node, "id", getattr(node, "attr", None)) in ("__name__", "current_process"):
         return True
-    for field in getattr(node, "_fields", ()):
-        value = getattr(node, field, None)
-        if any(
-            hasattr(one, "_fields") and _names_itself(one) for one in (value if isinstance(value, list) else [value])
-        ):
-            return True
-    return False
+    return any(map(_names_itself, _parts(node)))
 
 
 def warn(main: ModuleType, line: int) -> None:
@@ -137,9 +182,7 @@ def names_above(source: str, line: int) -> frozenset[str]:
         node = nodes.pop()
         if type(node).__name__ == "ClassDef" and node.lineno > line:
             below.add(node.name)
-        for field in getattr(node, "_fields", ()):
-            value = getattr(node, field, None)
-            nodes += [one for one in (value if isinstance(value, list) else [value]) if hasattr(one, "_fields")]
+        nodes += _parts(node)
     return frozenset(code_above(source, "<main>", line).co_names) - below
 
 

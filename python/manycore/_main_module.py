@@ -51,9 +51,10 @@ NAMES = ("__main__", "__mp_main__")
 # What children find of a main module that they do not have whole: what each name was bound to. None while they find
 # everything.
 _known: dict[str, Any] | None = None
-# The main module whose top level started the first process, and the line of that statement. The reference is weak: a
-# main module that this module kept alive would be finalized after modules that its objects need for their own end.
-_first_start: tuple[ref[ModuleType], int] | None = None
+# The main module whose top level started the first process, the line of that statement, and whether it was a thread of
+# another statement's. The reference is weak: a main module that this module kept alive would be finalized after modules
+# that its objects need for their own end.
+_first_start: tuple[ref[ModuleType], int, bool] | None = None
 # That line if the statement is not guarded.
 _unguarded: int | None = None
 # The line of the guard, if there is one: what is defined below it, importers do not have.
@@ -129,9 +130,14 @@ def before_start() -> int | None:
         if _first_start is not None:
             from . import _main_guard
 
-            _unguarded, _guard = _main_guard.find_unguarded(main, _first_start[1])
+            _, line, by_thread = _first_start
+            _unguarded, _guard = _main_guard.find_unguarded(main, line)
             if _unguarded is not None:
-                _restrict(_snapshot(main))
+                whole = _snapshot(main)
+                if by_thread:
+                    _unguarded, above = _main_guard.find_thread_start(main, _unguarded)
+                    whole = {name: kept for name, kept in whole.items() if _is_above(name, kept(), _unguarded, above)}
+                _restrict(whole)
                 _main_guard.warn(main, _unguarded)
             _look_again()
     return _unguarded
@@ -226,6 +232,11 @@ def _is_below(value: Any, main: ModuleType, guard: int) -> bool:
             _above = _main_guard.names_above(_main_guard.source_of(main) or "", guard)
         return value.__qualname__.partition(".")[0] not in _above
     return line > guard
+
+
+def _is_above(name: str, value: Any, line: int, above: frozenset[str]) -> bool:
+    """Return whether children have this variable, who import what is above `line`, where the names `above` stand."""
+    return name in above and not (isinstance(value, FunctionType) and value.__code__.co_firstlineno >= line)
 
 
 def _let_go() -> None:
@@ -362,15 +373,26 @@ def _note_start(main: ModuleType) -> None:
     global _first_start
     if _first_start is not None and _first_start[0]() is main:
         return
-    frame: FrameType | None = sys._getframe(1)
+    frame = _module_frame(sys._getframe(1))
+    by_thread = frame is None
+    if by_thread:
+        # The main module has started a thread, which starts processes, and goes on meanwhile.
+        threading = sys.modules.get("threading")
+        ident = None if threading is None else threading.main_thread().ident
+        frame = None if ident is None else _module_frame(sys._current_frames().get(ident))
+    # Whatever starts a process while it is imported itself is no matter of a guard in the main module.
+    if frame is not None and frame.f_globals is main.__dict__:
+        _first_start = ref(main), frame.f_lineno, by_thread
+
+
+def _module_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost frame, from `frame` outwards, that runs the text of a module's file."""
     while frame is not None:
         # What the program gives to exec() has no lines in its file.
         if frame.f_code.co_name == "<module>" and frame.f_code.co_filename != "<string>":
-            # Whatever starts a process while it is imported itself is no matter of a guard in the main module.
-            if frame.f_globals is main.__dict__:
-                _first_start = ref(main), frame.f_lineno
-            return
+            return frame
         frame = frame.f_back
+    return None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
