@@ -1,4 +1,4 @@
-"""The runner of the Python tests tries the standard package's tests again, manycore's never."""
+"""The runner of the Python tests tries the standard package's tests again, manycore's only where it is told to."""
 
 import os
 import subprocess
@@ -64,6 +64,14 @@ def test_manycore_has_one_try(tmp_path):
     code, closing, counted = run(tmp_path, text)
     assert (code, counted) == (1, {"beside": 2, "race": 1})
     assert "run again" not in closing
+
+
+@pytest.mark.parametrize(("needed", "steady"), [(1, True), (2, True), (3, False)])
+def test_manycore_has_a_second_try_where_it_is_told_so(tmp_path, needed, steady):
+    code, closing, counted = run(tmp_path, RACE.format(package="manycore", needed=needed), "--look-again")
+    assert (code, counted["race"]) == (0 if steady else 1, min(needed, 2))
+    assert ("1 unsteady" in closing) == (needed > 1)
+    assert ("3 passed" in closing) == steady and ("1 failed" in closing) == (not steady)
 
 
 def test_a_run_that_was_killed_is_run_again_whole(tmp_path):
