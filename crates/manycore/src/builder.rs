@@ -58,26 +58,52 @@ impl PoolBuilder {
 
     /// Every worker runs `task` before its first call; what it gives is dropped. A worker whose initializer
     /// panics takes no calls, and the pool then fails with what it said.
-    pub fn initializer<Args, F>(mut self, task: F, arguments: Args) -> PoolBuilder
+    pub fn initializer<Args, F>(self, task: F, arguments: Args) -> PoolBuilder
     where
         Args: Arguments,
         F: Task<Args>,
     {
         const { F::IS_SENDABLE };
-        if let Err(error) = self.initialize(&task, arguments) {
+        self.welcome(|welcome| welcome.initialize(&Code::of(&task)?, arguments))
+    }
+
+    /// Every worker that ends normally runs `task` as its last call; what it gives is dropped. Workers end normally when
+    /// the pool is closed and joined, and when another one takes their place; not when they are killed, as by
+    /// [`terminate`](Pool::terminate) or the end of a pool that was not joined. A finalizer that panics costs nothing but
+    /// its own effect: the worker says so on its standard error.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// let pool = manycore::Pool::builder().workers(1).finalizer(|| println!("a worker goes"), ()).build()?;
+    /// assert_eq!(pool.apply(|x: u64| x + 1, (1,))?, 2);
+    /// pool.close();
+    /// pool.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn finalizer<Args, F>(self, task: F, arguments: Args) -> PoolBuilder
+    where
+        Args: Arguments,
+        F: Task<Args>,
+    {
+        const { F::IS_SENDABLE };
+        self.welcome(|welcome| welcome.finalize(&Code::of(&task)?, arguments))
+    }
+
+    /// Has `write` put a call into the welcome.
+    fn welcome(mut self, write: impl FnOnce(&mut Welcome) -> Result<()>) -> PoolBuilder {
+        let porter = self.porter.take().map_or_else(Porter::new, Ok);
+        let written = porter.and_then(|porter| {
+            // Every worker makes the call, also those that come later.
+            let written = porter.lend(&mut self.lent, false, || write(&mut self.welcome));
+            self.porter = Some(porter);
+            written
+        });
+        if let Err(error) = written {
             self.error = Some(error);
         }
         self
-    }
-
-    fn initialize<Args: Arguments, F: Task<Args>>(&mut self, task: &F, arguments: Args) -> Result<()> {
-        let porter = match &self.porter {
-            Some(porter) => porter,
-            None => self.porter.insert(Porter::new()?),
-        };
-        let welcome = &mut self.welcome;
-        // Every worker is initialized, also those that come later.
-        porter.lend(&mut self.lent, false, || welcome.initialize(&Code::of(task)?, arguments))
     }
 
     /// A worker is replaced by a new one when it has run so many calls, at least 1. Those of a map that
@@ -102,6 +128,13 @@ impl PoolBuilder {
         self
     }
 
+    /// A worker that has more than so many bytes of memory (its resident set, shared memory included) after a task is
+    /// replaced by a new one, at least 1. It has given its result before, so nothing is lost.
+    pub fn max_worker_rss(mut self, bytes: u64) -> PoolBuilder {
+        self.welcome.most_resident = Some(bytes);
+        self
+    }
+
     /// Starts the workers, and returns when the first of them is ready.
     ///
     /// # Errors
@@ -120,6 +153,9 @@ impl PoolBuilder {
         };
         if self.welcome.most_calls == Some(0) {
             return usage("a worker must be allowed at least one call".to_owned());
+        }
+        if self.welcome.most_resident == Some(0) {
+            return usage("a worker must be allowed some memory".to_owned());
         }
         if self.limit == Some(Duration::ZERO) {
             return usage("a task must be allowed some time".to_owned());

@@ -1,4 +1,4 @@
-//! What every worker of a pool is told before its first call.
+//! What every worker of a pool is told before its first call: its limits, and what it runs at its begin and its end.
 
 use crate::code::{self, Code};
 use crate::codec::{self, Reader, Writer};
@@ -13,11 +13,15 @@ pub(crate) struct Welcome {
     pub(crate) most_calls: Option<usize>,
     /// Bytes of memory a worker may have for itself.
     pub(crate) memory: Option<u64>,
-    initializer: Option<Initializer>,
+    /// Bytes of memory above which a worker goes after a task.
+    pub(crate) most_resident: Option<u64>,
+    initializer: Option<Errand>,
+    finalizer: Option<Errand>,
 }
 
+/// A call that each worker makes for itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Initializer {
+struct Errand {
     name: String,
     code: Vec<u8>,
     /// A chunk of one call.
@@ -25,14 +29,15 @@ struct Initializer {
 }
 
 impl Welcome {
-    /// Has every worker call `code` with `arguments`.
+    /// Has every worker call `code` with `arguments` before its first task.
     pub(crate) fn initialize<Args: Arguments>(&mut self, code: &Code, arguments: Args) -> Result<()> {
-        let mut writer = Writer::default();
-        writer.begin(1);
-        arguments.write(&mut writer)?;
-        let mut bytes = Vec::new();
-        writer.swap_head(&mut bytes);
-        self.initializer = Some(Initializer { name: code.name.to_owned(), code: code.bytes.clone(), arguments: bytes });
+        self.initializer = Some(Errand::new(code, arguments)?);
+        Ok(())
+    }
+
+    /// Has every worker call `code` with `arguments` when it ends normally.
+    pub(crate) fn finalize<Args: Arguments>(&mut self, code: &Code, arguments: Args) -> Result<()> {
+        self.finalizer = Some(Errand::new(code, arguments)?);
         Ok(())
     }
 
@@ -56,11 +61,33 @@ impl Welcome {
         if let Some(bytes) = self.memory {
             manycore_engine::os::limits::data(bytes)?;
         }
-        let Some(Initializer { name, code, arguments }) = &self.initializer else { return Ok(()) };
-        code::open(code)?.run(arguments, &mut Vec::new()).map_err(|failure| {
-            let message =
-                format!("the workers do not start, since their initializer fails: {}", failure.error(name, None));
-            Error::new(Kind::Start, message)
+        let Some(initializer) = &self.initializer else { return Ok(()) };
+        initializer.run().map_err(|error| {
+            Error::new(Kind::Start, format!("the workers do not start, since their initializer fails: {error}"))
         })
+    }
+
+    /// In a worker that ends normally: runs the finalizer.
+    ///
+    /// # Errors
+    /// What the finalizer said when it panicked.
+    pub(crate) fn part(&self) -> Result<()> {
+        self.finalizer.as_ref().map_or(Ok(()), Errand::run)
+    }
+}
+
+impl Errand {
+    fn new<Args: Arguments>(code: &Code, arguments: Args) -> Result<Errand> {
+        let mut writer = Writer::default();
+        writer.begin(1);
+        arguments.write(&mut writer)?;
+        let mut bytes = Vec::new();
+        writer.swap_head(&mut bytes);
+        Ok(Errand { name: code.name.to_owned(), code: code.bytes.clone(), arguments: bytes })
+    }
+
+    fn run(&self) -> Result<()> {
+        let ran = code::open(&self.code)?.run(&self.arguments, &mut Vec::new());
+        ran.map_err(|failure| failure.error(&self.name, None))
     }
 }

@@ -8,6 +8,7 @@ use crate::invitation::{Chair, Invitation};
 use crate::passing;
 use crate::registry::Registry;
 use crate::welcome::Welcome;
+use manycore_engine::os::limits;
 use manycore_engine::os::memory::Birthmark;
 use manycore_engine::pool::{Message, Next, Segments, Task, Verdict, Worker};
 use std::collections::{HashMap, HashSet};
@@ -30,12 +31,13 @@ pub(crate) fn serve(invitation: &Invitation, chair: Chair) -> ! {
             failure::listen(false);
             let welcome = worker.welcome().map_err(Error::from);
             let welcome = welcome.and_then(|bytes| Welcome::from_bytes(bytes.as_deref()));
-            let most_calls = match welcome.and_then(|welcome| welcome.obey().map(|()| welcome.most_calls)) {
-                Ok(most_calls) => most_calls.unwrap_or(usize::MAX),
+            let welcome = match welcome.and_then(|welcome| welcome.obey().map(|()| welcome)) {
+                Ok(welcome) => welcome,
                 Err(error) => refuse(&mut worker, &error),
             };
-            let ran = Loop::new(worker, most_calls).and_then(Loop::run);
-            if let Err(error) = ran {
+            let ran = Loop::new(worker, &welcome).and_then(Loop::run);
+            let ended = ran.and_then(|end| if end == End::Normal { welcome.part() } else { Ok(()) });
+            if let Err(error) = ended {
                 say(&error);
                 std::process::exit(1);
             }
@@ -74,6 +76,15 @@ fn say(error: &Error) {
     let _ = writeln!(std::io::stderr(), "manycore worker {}: {error}", std::process::id());
 }
 
+/// How a worker's loop has ended, if nothing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The pool is closed, or another worker is to come.
+    Normal,
+    /// The process is not the pool's worker any more: its task was taken back, or has forked, and this is the child.
+    Silent,
+}
+
 struct Loop {
     worker: Worker,
     /// Tasks by the number the pool gave them: those without captures for good, the
@@ -84,13 +95,28 @@ struct Loop {
     output: Writer,
     /// Calls until this worker goes and another comes.
     calls_left: usize,
+    /// Bytes of memory above which this worker goes, too.
+    most_resident: Option<u64>,
     birthmark: Birthmark,
 }
 
 impl Loop {
-    fn new(worker: Worker, calls_left: usize) -> Result<Loop> {
-        let (known, holding, output) = (HashMap::new(), HashSet::new(), Writer::in_parts());
-        Ok(Loop { worker, known, holding, output, calls_left, birthmark: Birthmark::new()? })
+    fn new(worker: Worker, welcome: &Welcome) -> Result<Loop> {
+        Ok(Loop {
+            worker,
+            known: HashMap::new(),
+            holding: HashSet::new(),
+            output: Writer::in_parts(),
+            calls_left: welcome.most_calls.unwrap_or(usize::MAX),
+            most_resident: welcome.most_resident,
+            birthmark: Birthmark::new()?,
+        })
+    }
+
+    /// Whether another worker is to come in the place of this one.
+    fn is_spent(&self) -> bool {
+        let is_large = |most| limits::resident().is_ok_and(|bytes| bytes > most);
+        self.calls_left == 0 || self.most_resident.is_some_and(is_large)
     }
 
     /// The next task. What waits long for one holds no descriptors of an earlier job: somebody
@@ -105,23 +131,22 @@ impl Loop {
         self.worker.wait()
     }
 
-    fn run(mut self) -> Result<()> {
+    fn run(mut self) -> Result<End> {
         self.worker.ready()?;
         loop {
             match self.next() {
                 Ok(Next::Task(task)) => {
                     match self.execute(task) {
-                        // The task was taken back, or is the parent's: this process says nothing more.
-                        Err(error) if error.kind() == manycore_engine::Kind::Closed => return Ok(()),
+                        Err(error) if error.kind() == manycore_engine::Kind::Closed => return Ok(End::Silent),
                         done => done?,
                     }
                     self.output.clear();
-                    if self.calls_left == 0 {
-                        return Ok(());
+                    if self.is_spent() {
+                        return Ok(End::Normal);
                     }
                 }
                 Ok(Next::Again) => {}
-                Ok(Next::End) => return Ok(()),
+                Ok(Next::End) => return Ok(End::Normal),
                 Err(error) if error.kind() == manycore_engine::Kind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
