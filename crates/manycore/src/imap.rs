@@ -1,7 +1,9 @@
 //! Lazy maps: items are read as results are taken.
 
+use crate::again::Retries;
 use crate::codec::{Reader, Writer, head_of, read_failure};
 use crate::error::{Error, Kind, Result};
+use crate::options::CallOptions;
 use crate::shared::{Placed, Shared};
 use crate::values::Arguments;
 use manycore_engine::pool::{Answer, Job, Keeping, Outcome, Payload, Room, Segments, Work};
@@ -9,6 +11,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Calls under way or done whose results were not taken yet, unless the user says otherwise.
 const WINDOW: usize = 1024;
@@ -21,7 +24,7 @@ const WINDOW: usize = 1024;
 /// When this is dropped, calls that wait in the queue never run.
 #[must_use = "nothing is read and nothing runs until results are taken"]
 pub struct Imap<'p, Args, R> {
-    shared: &'p Shared,
+    shared: Arc<Shared>,
     job: Job,
     task: Placed,
     items: Box<dyn Iterator<Item = Args> + 'p>,
@@ -48,19 +51,24 @@ pub struct Imap<'p, Args, R> {
     /// The item whose result is to follow those in `ready`.
     next: usize,
     ready: VecDeque<Result<R>>,
+    priority: i32,
+    /// Where calls may be run again, each chunk is one call.
+    retries: Retries,
 }
 
 impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
     pub(crate) fn new(
-        shared: &'p Shared,
-        job: Job,
+        shared: &Arc<Shared>,
+        options: &CallOptions,
         task: Placed,
         items: impl Iterator<Item = Args> + 'p,
         ordered: bool,
     ) -> Imap<'p, Args, R> {
         Imap {
-            shared,
-            job,
+            job: shared.open_job(options),
+            priority: options.priority,
+            retries: Retries::new(options),
+            shared: Arc::clone(shared),
             task,
             items: Box::new(items),
             backlog: VecDeque::new(),
@@ -118,16 +126,17 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
     }
 
     fn fill(&mut self) {
-        loop {
+        self.submit_again();
+        while !self.retries.are_waiting() {
             let Some(range) = self.pending.take().or_else(|| self.encode()) else { return };
             let message = self.writer.message();
             let work =
                 Work { index: self.cut, mode: 1, keeps: Keeping::Nothing, function: &self.task.function, message };
-            match self.shared.submit(&self.job, work) {
+            match self.shared.submit(&self.job, self.priority, work) {
                 Ok(Room::Yes) => {
                     self.ranges.insert(self.cut, range);
+                    self.retries.submitted(self.cut as usize, &mut self.writer);
                     self.cut += 1;
-                    self.writer.clear();
                 }
                 Ok(Room::No) => {
                     self.pending = Some(range);
@@ -142,10 +151,28 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
         }
     }
 
+    /// Submits the calls that are to be run again, as far as there is room.
+    fn submit_again(&mut self) {
+        while let Some((number, writer)) = self.retries.next() {
+            let (index, message) = (number as u64, writer.message());
+            let work = Work { index, mode: 1, keeps: Keeping::Nothing, function: &self.task.function, message };
+            match self.shared.submit(&self.job, self.priority, work) {
+                Ok(Room::Yes) => {}
+                Ok(Room::No) => return self.retries.put_back(number),
+                Err(error) => {
+                    self.retries.answered(number, None);
+                    if let Some(range) = self.ranges.remove(&index) {
+                        self.settle(range.clone(), range.map(|item| Err(error.clone().at(item))).collect());
+                    }
+                }
+            }
+        }
+    }
+
     /// Reads and encodes the next chunk, if there is one and it may be in flight.
     fn encode(&mut self) -> Option<Range<usize>> {
         loop {
-            let size = self.chunksize.min(self.window.saturating_sub(self.held));
+            let size = self.retries.limit(self.chunksize).min(self.window.saturating_sub(self.held));
             while self.backlog.len() < size && !self.is_exhausted {
                 match self.items.next() {
                     Some(item) => self.backlog.push_back(item),
@@ -165,7 +192,9 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
             {
                 let mark = self.writer.mark();
                 let (porter, writer) = (self.shared.crew.porter(), &mut self.writer);
-                match porter.lend(&mut self.task.lent, true, || arguments.write(writer)) {
+                // One that is run again asks for its descriptors again.
+                let once = !self.retries.are_on();
+                match porter.lend(&mut self.task.lent, once, || arguments.write(writer)) {
                     Ok(()) => count += 1,
                     Err(error) => {
                         self.writer.reset(mark);
@@ -212,7 +241,13 @@ impl<'p, Args: Arguments, R: DeserializeOwned + 'static> Imap<'p, Args, R> {
             }
         };
         // Each says its own number: a caller who tries again goes by that.
-        let results = results.unwrap_or_else(|error| range.clone().map(|item| Err(error.clone().at(item))).collect());
+        let results: Vec<Result<R>> =
+            results.unwrap_or_else(|error| range.clone().map(|item| Err(error.clone().at(item))).collect());
+        let failure = results.first().and_then(|result| result.as_ref().err());
+        if self.retries.answered(outcome.index as usize, failure) {
+            self.ranges.insert(outcome.index, range);
+            return;
+        }
         self.settle(range, results);
     }
 
@@ -254,16 +289,19 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Iterator for Imap<'_, Args,
             while let Some(outcome) = self.arrived.pop_front() {
                 self.absorb(outcome);
             }
+            self.submit_again();
             if let Some(result) = self.ready.pop_front() {
                 self.held -= 1;
                 return Some(result);
             }
             let waited = match () {
-                () if !self.ranges.is_empty() => {
+                () if self.job.owed() > 0 => {
                     let key = self.job.key();
                     self.shared.crew.wait(|pool| pool.wait_for(key, None))
                 }
-                () if self.pending.is_some() => self.shared.crew.wait(|pool| pool.wait_for_event(seen, None)),
+                () if self.pending.is_some() || self.retries.are_waiting() => {
+                    self.shared.crew.wait(|pool| pool.wait_for_event(seen, None))
+                }
                 () => return None,
             };
             // A pool that breaks answers every task first; and refuses what is submitted after.
@@ -271,6 +309,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Iterator for Imap<'_, Args,
                 && self.job.owed() > 0
             {
                 self.ranges.clear();
+                self.retries.abandon();
                 (self.pending, self.is_exhausted) = (None, true);
                 self.backlog.clear();
                 return Some(Err(error));

@@ -3,6 +3,7 @@
 // So that the macros' expansions, which name the crate, also work in it.
 extern crate self as manycore;
 
+mod again;
 mod builder;
 pub mod channel;
 mod code;
@@ -17,6 +18,7 @@ mod init;
 mod invitation;
 mod keeper;
 mod map;
+mod options;
 mod passing;
 mod pool;
 mod porter;
@@ -38,8 +40,9 @@ pub use error::{Error, Panic, Place, Result};
 pub use imap::Imap;
 pub use init::init;
 pub use manycore_macros::{main, task};
+pub use options::CallOptions;
 pub use passing::Passed;
-pub use pool::{Pool, Statistics};
+pub use pool::{Calls, Pool, Statistics};
 pub use process::{Process, ProcessBuilder, Stdio};
 pub use task::{Bound, Task};
 pub use ticket::{Ticket, TicketFuture};

@@ -1,7 +1,9 @@
 //! One map: cut the items into chunks, submit, put the results in order.
 
+use crate::again::Retries;
 use crate::codec::{Reader, Writer, head_of, read_failure};
 use crate::error::{Error, Kind, Result};
+use crate::options::CallOptions;
 use crate::shared::{Placed, Shared};
 use crate::values::Arguments;
 use manycore_engine::pool::{Answer, Chunks, Job, Keeping, Outcome, Payload, Room, Segments, Work};
@@ -31,8 +33,9 @@ pub(crate) trait Machine<T>: Send {
     /// once it is done.
     fn cancel(&mut self);
 
-    /// Whether its tasks may still ask for descriptors, which go with the job.
-    fn is_lending(&self) -> bool;
+    /// Whether somebody has to look after it though everything is submitted: its tasks may ask for descriptors, which
+    /// go with the job, or have to be run again.
+    fn needs_care(&self) -> bool;
 
     /// The result of a job that is done.
     fn finish(self: Box<Self>) -> Result<T>;
@@ -52,19 +55,22 @@ pub(crate) struct Map<Args, R> {
     ranges: Vec<Range<usize>>,
     /// The results of each chunk; empty until they have arrived.
     results: Vec<Vec<R>>,
-    /// Chunks that are answered.
-    answered: usize,
     /// A chunk that is encoded and found no room yet, in `writer`.
     pending: Option<Range<usize>>,
     writer: Writer,
     /// The failure of the earliest item.
     failure: Option<(usize, Error)>,
+    priority: i32,
+    /// Where calls may be run again, each chunk is one call.
+    retries: Retries,
 }
 
 impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
-    pub(crate) fn new(shared: &Arc<Shared>, task: Placed, items: Vec<Args>) -> Map<Args, R> {
+    pub(crate) fn new(shared: &Arc<Shared>, options: &CallOptions, task: Placed, items: Vec<Args>) -> Map<Args, R> {
         Map {
-            job: shared.open_job(),
+            job: shared.open_job(options),
+            priority: options.priority,
+            retries: Retries::new(options),
             task,
             single: false,
             total: items.len(),
@@ -72,7 +78,6 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
             chunks: Chunks::new(None, shared.workers),
             ranges: Vec::new(),
             results: Vec::new(),
-            answered: 0,
             pending: None,
             writer: Writer::in_parts(),
             failure: None,
@@ -81,8 +86,8 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
     }
 
     /// One call.
-    pub(crate) fn single(shared: &Arc<Shared>, task: Placed, arguments: Args) -> Map<Args, R> {
-        Map { single: true, ..Map::new(shared, task, vec![arguments]) }
+    pub(crate) fn single(shared: &Arc<Shared>, options: &CallOptions, task: Placed, arguments: Args) -> Map<Args, R> {
+        Map { single: true, ..Map::new(shared, options, task, vec![arguments]) }
     }
 
     /// The job's number in its pool.
@@ -106,8 +111,9 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
         loop {
             self.submit();
             let Some(outcome) = self.job.take_one() else {
-                let owes = self.answered < self.ranges.len();
-                let has_more = self.failure.is_none() && (self.pending.is_some() || self.items.len() > 0);
+                let owes = self.job.owed() > 0;
+                let waiting = self.pending.is_some() || self.items.len() > 0 || self.retries.are_waiting();
+                let has_more = self.failure.is_none() && waiting;
                 return match (owes, has_more) {
                     (false, false) => Step::Done,
                     (true, false) => Step::Owed,
@@ -128,16 +134,17 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
     }
 
     fn submit(&mut self) {
-        while self.failure.is_none() {
+        self.submit_again();
+        while self.failure.is_none() && !self.retries.are_waiting() {
             let Some(range) = self.pending.take().or_else(|| self.cut()) else { break };
             let index = self.ranges.len() as u64;
             let message = self.writer.message();
             let work = Work { index, mode: 0, keeps: Keeping::Nothing, function: &self.task.function, message };
-            match self.shared.submit(&self.job, work) {
+            match self.shared.submit(&self.job, self.priority, work) {
                 Ok(Room::Yes) => {
                     self.ranges.push(range);
                     self.results.push(Vec::new());
-                    self.writer.clear();
+                    self.retries.submitted(index as usize, &mut self.writer);
                 }
                 Ok(Room::No) => {
                     self.pending = Some(range);
@@ -148,17 +155,32 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
         }
     }
 
+    /// Submits the calls that are to be run again, as far as there is room.
+    fn submit_again(&mut self) {
+        while let Some((number, writer)) = self.retries.next() {
+            let (index, message) = (number as u64, writer.message());
+            let work = Work { index, mode: 0, keeps: Keeping::Nothing, function: &self.task.function, message };
+            match self.shared.submit(&self.job, self.priority, work) {
+                Ok(Room::Yes) => {}
+                Ok(Room::No) => return self.retries.put_back(number),
+                Err(error) => self.fail(number, error),
+            }
+        }
+    }
+
     /// Encodes the next chunk. None: there is none, or outcomes must come first.
     fn cut(&mut self) -> Option<Range<usize>> {
         let size = self.chunks.next(self.items.len(), self.job.owed() as usize);
-        let size = size.min(self.shared.most_calls);
+        let size = self.retries.limit(size.min(self.shared.most_calls));
         if size == 0 {
             return None;
         }
         let start = self.total - self.items.len();
         let mut item = start;
         let (writer, items) = (&mut self.writer, self.items.by_ref());
-        let encoded = self.shared.crew.porter().lend(&mut self.task.lent, true, || {
+        // One that is run again asks for its descriptors again.
+        let once = !self.retries.are_on();
+        let encoded = self.shared.crew.porter().lend(&mut self.task.lent, once, || {
             writer.begin(size);
             items.take(size).try_for_each(|arguments| {
                 arguments.write(writer)?;
@@ -177,6 +199,7 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
     }
 
     fn fail(&mut self, item: usize, error: Error) {
+        self.retries.abandon();
         if self.failure.as_ref().is_none_or(|(earliest, _)| item < *earliest) {
             self.failure = Some((item, error));
         }
@@ -186,7 +209,6 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
         let Some(range) = usize::try_from(outcome.index).ok().and_then(|index| self.ranges.get(index)).cloned() else {
             return;
         };
-        self.answered += 1;
         self.chunks.learn(range.len(), outcome.elapsed);
         let first = (!self.single).then_some(range.start);
         let settled = match outcome.answer {
@@ -199,8 +221,12 @@ impl<Args: Arguments, R: DeserializeOwned + 'static> Map<Args, R> {
             }
             Answer::Lost(loss) => Err(self.shared.lost(&loss, self.task.name, first, outcome.reached, range.len())),
         };
+        let number = outcome.index as usize;
+        if self.failure.is_none() && self.retries.answered(number, settled.as_ref().err()) {
+            return;
+        }
         match settled {
-            Ok(values) => self.results[outcome.index as usize] = values,
+            Ok(values) => self.results[number] = values,
             Err(error) => self.fail(error.item().unwrap_or(range.start), error),
         }
     }
@@ -216,6 +242,7 @@ where
     }
 
     fn cancel(&mut self) {
+        self.retries.abandon();
         // No other failure counts: who cancels wants to hear that it was cancelled.
         self.failure = Some((0, self.task.cancelled()));
         self.pending = None;
@@ -223,8 +250,8 @@ where
         let _ = self.shared.engine.cancel(self.job.key(), true);
     }
 
-    fn is_lending(&self) -> bool {
-        !self.task.lent.is_empty()
+    fn needs_care(&self) -> bool {
+        !self.task.lent.is_empty() || self.retries.are_on()
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<R>> {
@@ -248,8 +275,8 @@ where
         Machine::cancel(&mut self.0);
     }
 
-    fn is_lending(&self) -> bool {
-        self.0.is_lending()
+    fn needs_care(&self) -> bool {
+        self.0.needs_care()
     }
 
     fn finish(self: Box<Self>) -> Result<R> {

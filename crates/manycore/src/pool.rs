@@ -5,12 +5,15 @@ use crate::code::Code;
 use crate::error::Result;
 use crate::imap::Imap;
 use crate::map::{Map, Single, only};
-use crate::shared::{Placed, Shared};
+use crate::options::CallOptions;
+use crate::shared::{Active, Placed, Shared};
 use crate::task::Task;
 use crate::ticket::Ticket;
 use crate::values::Arguments;
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +45,25 @@ use std::time::Duration;
 ///   or no worker is left.
 pub struct Pool {
     shared: Arc<Shared>,
+    /// What its calls are told.
+    options: CallOptions,
+    /// Whether its end is the workers' end, too: not for what [`Pool::with`] gives.
+    is_owner: bool,
+}
+
+/// A [`Pool`] whose calls are told more; from [`Pool::with`].
+#[derive(Debug)]
+pub struct Calls<'p> {
+    pool: Pool,
+    of: PhantomData<&'p Pool>,
+}
+
+impl Deref for Calls<'_> {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.pool
+    }
 }
 
 /// What a pool has done so far. A *task* here is one call, or the chunk of calls that a map sends at once.
@@ -97,7 +119,33 @@ impl Pool {
     }
 
     pub(crate) fn over(shared: Arc<Shared>) -> Pool {
-        Pool { shared }
+        Pool { shared, options: CallOptions::new(), is_owner: true }
+    }
+
+    /// The pool as one whose calls are told `options`: time limit, retries, priority. It has every verb.
+    ///
+    /// ```
+    /// # fn main() -> manycore::Result<()> {
+    /// # manycore::init();
+    /// use manycore::CallOptions;
+    ///
+    /// let pool = manycore::Pool::with_workers(1)?;
+    /// let waiting = pool.map_async(|x: u64| x, 0..1000)?;
+    /// let urgent = pool.with(CallOptions::new().priority(1));
+    /// assert_eq!(urgent.apply(|x: u64| x + 1, (1,))?, 2);
+    /// assert_eq!(waiting.get()?.len(), 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with(&self, options: CallOptions) -> Calls<'_> {
+        let pool = Pool { shared: Arc::clone(&self.shared), options, is_owner: false };
+        Calls { pool, of: PhantomData }
+    }
+
+    /// To be held while a new call is made.
+    fn enter(&self) -> Result<Active<'_>> {
+        self.options.check()?;
+        self.shared.enter()
     }
 
     /// How many workers the pool keeps.
@@ -128,8 +176,8 @@ impl Pool {
         F: Task<Args, Output: DeserializeOwned + 'static>,
     {
         const { F::IS_SENDABLE };
-        let _active = self.shared.enter()?;
-        only(Map::single(&self.shared, self.place(&task)?, arguments).run()?)
+        let _active = self.enter()?;
+        only(Map::single(&self.shared, &self.options, self.place(&task)?, arguments).run()?)
     }
 
     /// Runs `task` on every item, in the workers, and gives the results in the
@@ -180,9 +228,9 @@ impl Pool {
         I: IntoIterator<Item = Args>,
     {
         const { F::IS_SENDABLE };
-        let _active = self.shared.enter()?;
+        let _active = self.enter()?;
         let items = Vec::from_iter(items);
-        Map::new(&self.shared, self.place(&task)?, items).run()
+        Map::new(&self.shared, &self.options, self.place(&task)?, items).run()
     }
 
     /// As [`map`](Pool::map), but every item has a result of its own, so that a failure costs the item that failed and no
@@ -226,7 +274,7 @@ impl Pool {
     ///
     /// # Errors
     /// Where no call can be made at all; otherwise each result is one of its own, see [`Pool`].
-    pub fn imap<'p, A, F, I>(&'p self, task: F, items: I) -> Result<Imap<'p, (A,), F::Output>>
+    pub fn imap<'p, A, F, I>(&self, task: F, items: I) -> Result<Imap<'p, (A,), F::Output>>
     where
         (A,): Arguments,
         F: Task<(A,), Output: DeserializeOwned + 'static>,
@@ -250,7 +298,7 @@ impl Pool {
     ///
     /// # Errors
     /// See [`imap`](Pool::imap).
-    pub fn imap_unordered<'p, A, F, I>(&'p self, task: F, items: I) -> Result<Imap<'p, (A,), F::Output>>
+    pub fn imap_unordered<'p, A, F, I>(&self, task: F, items: I) -> Result<Imap<'p, (A,), F::Output>>
     where
         (A,): Arguments,
         F: Task<(A,), Output: DeserializeOwned + 'static>,
@@ -261,7 +309,7 @@ impl Pool {
     }
 
     fn lazy<'p, Args, F>(
-        &'p self,
+        &self,
         task: &F,
         items: impl Iterator<Item = Args> + 'p,
         ordered: bool,
@@ -270,9 +318,8 @@ impl Pool {
         Args: Arguments,
         F: Task<Args, Output: DeserializeOwned + 'static>,
     {
-        let _active = self.shared.enter()?;
-        let job = self.shared.open_job();
-        Ok(Imap::new(&self.shared, job, self.place(task)?, items, ordered))
+        let _active = self.enter()?;
+        Ok(Imap::new(&self.shared, &self.options, self.place(task)?, items, ordered))
     }
 
     /// Runs `task` once, in a worker, and gives a ticket for its result at once.
@@ -296,8 +343,8 @@ impl Pool {
         F: Task<Args, Output: DeserializeOwned + Send + 'static>,
     {
         const { F::IS_SENDABLE };
-        let _active = self.shared.enter()?;
-        let map = Map::single(&self.shared, self.place(&task)?, arguments);
+        let _active = self.enter()?;
+        let map = Map::single(&self.shared, &self.options, self.place(&task)?, arguments);
         Ticket::start(&self.shared, map.key(), Box::new(Single(map)))
     }
 
@@ -347,9 +394,9 @@ impl Pool {
         I: IntoIterator<Item = Args>,
     {
         const { F::IS_SENDABLE };
-        let _active = self.shared.enter()?;
+        let _active = self.enter()?;
         let items = Vec::from_iter(items);
-        let map = Map::new(&self.shared, self.place(&task)?, items);
+        let map = Map::new(&self.shared, &self.options, self.place(&task)?, items);
         Ticket::start(&self.shared, map.key(), Box::new(map))
     }
 
@@ -435,7 +482,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         // A forked process has a copy of the pool, but neither its workers nor its threads.
-        if self.shared.engine.is_ours() {
+        if self.is_owner && self.shared.engine.is_ours() {
             self.shared.close();
             // Nobody waits for what still runs but holders of tickets, who get an error.
             self.shared.crew.end(self.shared.engine.in_flight() > 0 || !self.shared.keeper.is_idle());

@@ -5,6 +5,7 @@ use crate::crew::Crew;
 use crate::error::{Error, Kind, Result};
 use crate::keeper::Keeper;
 use crate::map::Step;
+use crate::options::CallOptions;
 use crate::porter::Parcels;
 use manycore_engine::pool::{Function, Job, JobOptions, Loss, Message, Room, Work};
 use std::collections::HashMap;
@@ -179,14 +180,15 @@ impl Shared {
         self.placed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A job whose calls have the pool's limit.
-    pub(crate) fn open_job(&self) -> Job {
-        self.engine.open_job(JobOptions { limit: self.limit, ..JobOptions::default() })
+    /// A job whose calls have the pool's limit, unless they have one of their own.
+    pub(crate) fn open_job(&self, options: &CallOptions) -> Job {
+        let limit = options.limit.or(self.limit);
+        self.engine.open_job(JobOptions { limit, priority: options.priority, ..JobOptions::default() })
     }
 
-    /// Submits a task if there is room for it.
-    pub(crate) fn submit(&self, job: &Job, work: Work<'_>) -> Result<Room> {
-        let submitted = match self.engine.room(0)? {
+    /// Submits a task of a job of `priority` if there is room for it.
+    pub(crate) fn submit(&self, job: &Job, priority: i32, work: Work<'_>) -> Result<Room> {
+        let submitted = match self.engine.room(priority)? {
             Room::Yes => self.engine.submit(job, work),
             Room::No => Ok(Room::No),
         };

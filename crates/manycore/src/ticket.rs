@@ -99,9 +99,9 @@ impl<T> Call<T> {
         Step::Done
     }
 
-    /// Whether its tasks may still ask for descriptors.
-    fn is_lending(&self) -> bool {
-        self.state().machine.as_ref().is_some_and(|machine| machine.is_lending())
+    /// See [`Machine::needs_care`].
+    fn needs_care(&self) -> bool {
+        self.state().machine.as_ref().is_some_and(|machine| machine.needs_care())
     }
 
     /// The result of a job that is done.
@@ -136,12 +136,12 @@ impl<T: Send + 'static> Ticket<T> {
         Ok(ticket)
     }
 
-    /// Leaves to the keeper what is not submitted yet, and what tasks may ask for: the ticket may
-    /// be dropped before they run.
+    /// Leaves to the keeper what is not submitted yet, what tasks may ask for, and what may have to be run again: the
+    /// ticket may be dropped before.
     fn leave(&self) {
         let is_kept = match self.call.advance() {
             Step::Done => false,
-            Step::Owed => self.call.is_lending(),
+            Step::Owed => self.call.needs_care(),
             Step::Hungry | Step::Full => true,
         };
         if is_kept {

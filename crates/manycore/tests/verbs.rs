@@ -6,12 +6,10 @@
 
 mod support;
 
-use manycore::{Bytes, Error, Imap, Passed, Pool, PoolBuilder, Slice, Statistics, Ticket, TicketFuture, closure};
+use manycore::{Bytes, Error, Imap, Pool, PoolBuilder, Slice, Statistics, Ticket, TicketFuture, closure};
 use serde::{Deserialize, Serialize, Serializer};
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::io::{PipeWriter, Read, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -121,8 +119,6 @@ fn main() {
         initialized,
         initialized_badly,
         workers_are_replaced,
-        workers_that_grow_are_replaced,
-        workers_say_good_bye,
         memory_is_limited,
         builders_refuse,
         statistics,
@@ -401,50 +397,6 @@ fn memory_is_limited() {
     let bytes = Bytes::from(vec![1u8; 300 << 20]);
     let sum = |bytes: Bytes| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
     assert_eq!(pool.apply(sum, (bytes,)).unwrap(), 300 << 20);
-}
-
-fn workers_that_grow_are_replaced() {
-    fn grow(bytes: usize) -> u32 {
-        static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
-        KEPT.lock().unwrap().push(vec![1; bytes]);
-        std::process::id()
-    }
-    let pool = Pool::builder().workers(1).max_worker_rss(512 << 20).build().unwrap();
-    let small: BTreeSet<u32> = (0..20).map(|_| pool.apply(grow, (1 << 10,)).unwrap()).collect();
-    assert_eq!(small.len(), 1);
-    let large: Vec<u32> = (0..3).map(|_| pool.apply(grow, (600 << 20,)).unwrap()).collect();
-    assert_eq!(large.iter().collect::<BTreeSet<_>>().len(), 3);
-    assert_eq!(pool.statistics().lost, 0);
-}
-
-fn workers_say_good_bye() {
-    fn note(mut writer: Passed<PipeWriter>, text: String) {
-        writer.write_all(text.as_bytes()).unwrap();
-    }
-    let notes = |end: fn(Pool), most_calls: usize| {
-        let (mut ours, theirs) = std::io::pipe().unwrap();
-        let builder = Pool::builder().workers(2).max_tasks_per_worker(most_calls);
-        let pool = builder.finalizer(note, (Passed(theirs), "good bye\n".to_owned())).build().unwrap();
-        for x in 0..4 {
-            pool.apply(process, (x,)).unwrap();
-        }
-        end(pool);
-        let mut text = String::new();
-        ours.read_to_string(&mut text).unwrap();
-        assert!(text.lines().all(|line| line == "good bye"), "{text:?}");
-        text.lines().count()
-    };
-    let join = |pool: Pool| {
-        pool.close();
-        pool.join().unwrap();
-    };
-    assert_eq!(notes(join, 100), 2);
-    assert!(notes(join, 1) >= 4);
-    assert_eq!(notes(|pool| pool.terminate(), 100), 0);
-    // One that fails costs nobody's result.
-    let pool = Pool::builder().workers(1).finalizer(panic_on_seven, (7,)).build().unwrap();
-    assert_eq!(pool.map(square, 0..10).unwrap().len(), 10);
-    join(pool);
 }
 
 fn builders_refuse() {
