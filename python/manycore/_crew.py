@@ -196,6 +196,7 @@ class Crew:
             self.core.terminate()
         for process in list(self.processes):
             process.terminate()
+        self.core.end_kin()
         deadline = time.monotonic() + PATIENCE
         for process in list(self.processes):
             process.join(max(0.0, deadline - time.monotonic()))

@@ -341,6 +341,10 @@ def main(fd: int) -> None:
 
     `fd` is the file of names, opened apart from the program's, with the lock that says that there is a tracker.
     """
+    # The tracker serves the whole program: a pool that ends a task, and what the task has started, spares processes of
+    # this name (the engine's `kin.rs`).
+    with open("/proc/self/comm", "w") as file:
+        file.write("manycore-serves")
     for number in _IGNORED:
         _signal.signal(number, _signal.SIG_IGN)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _IGNORED)

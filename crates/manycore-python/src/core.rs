@@ -210,6 +210,13 @@ impl Core {
         Ok(())
     }
 
+    /// Ends what the tasks have started that `terminate` has caught running; the workers were told to end before.
+    fn end_kin(&self, py: Python<'_>) {
+        if self.pool.is_ours() {
+            py.detach(|| self.pool.end_kin());
+        }
+    }
+
     /// Every worker has ended: the memory that no result needs goes back at once.
     fn retire(&self) -> PyResult<()> {
         if self.pool.is_ours() { self.pool.retire().map_err(gate::raise) } else { Ok(()) }

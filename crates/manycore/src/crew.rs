@@ -181,6 +181,7 @@ impl Crew {
         // Fails only on damaged memory; the pool is marked as broken even then.
         let _ = self.pool.terminate();
         kill(members);
+        self.pool.end_kin();
     }
 
     fn fill(&self, members: &mut Members) -> Result<()> {
@@ -228,6 +229,7 @@ impl Crew {
             if now {
                 let _ = self.pool.terminate();
                 kill(&members);
+                self.pool.end_kin();
             } else {
                 self.pool.close();
             }

@@ -7,7 +7,7 @@
 mod support;
 
 use manycore::sync::{Mutex, Semaphore};
-use manycore::{CallOptions, Error, Passed, Pool, Result, closure};
+use manycore::{CallOptions, Error, Passed, Pool, Result, Ticket, closure};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::IntoFuture;
@@ -27,6 +27,7 @@ fn main() {
         large_values_and_files_are_there_again,
         urgent_calls_are_begun_first,
         options_are_checked,
+        what_a_task_has_started_ends_with_it,
         workers_that_grow_are_replaced,
         workers_say_good_bye,
     ]);
@@ -274,6 +275,31 @@ fn options_are_checked() {
     // What is made of a pool does not end it.
     drop(none);
     assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+}
+
+fn what_a_task_has_started_ends_with_it() {
+    fn beget(mut say: Passed<PipeWriter>) {
+        let kept = say.0.try_clone().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").stdout(kept).spawn().unwrap();
+        say.write_all(b"!").unwrap();
+        drop(say);
+        child.wait().unwrap();
+    }
+    let ended = |options: CallOptions, end: fn(&Pool, &Ticket<()>)| {
+        let pool = pool();
+        let (mut said, say) = std::io::pipe().unwrap();
+        let ticket = pool.with(options).apply_async(beget, (Passed(say),)).unwrap();
+        said.read_exact(&mut [0]).unwrap();
+        end(&pool, &ticket);
+        let error = ticket.get().unwrap_err();
+        // The end of the pipe: nobody has it open, neither the worker nor the worker's child.
+        assert_eq!(said.read(&mut [0]).unwrap(), 0, "{error}");
+        error
+    };
+    let usual = CallOptions::new;
+    assert!(ended(usual(), |_, ticket| assert!(ticket.cancel())).is_cancelled());
+    assert!(ended(usual(), |pool, _| pool.terminate()).is_closed());
+    assert!(ended(usual().task_timeout(Duration::from_millis(500)), |_, _| ()).is_expired());
 }
 
 fn workers_that_grow_are_replaced() {

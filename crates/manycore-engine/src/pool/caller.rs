@@ -460,6 +460,7 @@ impl Pool {
         let seats = ledger.cancel(&self.region, job, running, &Loss::Cancelled);
         // Under the lock: nobody may bury such a worker and fill its seat meanwhile.
         let killed = seats.iter().try_for_each(|seat| self.supervisor.kill(*seat));
+        ledger.end_kin();
         drop(ledger);
         self.nudge();
         killed.map(|()| seats)
@@ -480,15 +481,21 @@ impl Pool {
         self.region.doorbell().close();
     }
 
-    /// Fails every task with [`Loss::Terminated`]. The caller ends the workers.
+    /// Fails every task with [`Loss::Terminated`]. The caller ends the workers, and then [their kin](Pool::end_kin).
     pub fn terminate(&self) -> Result<()> {
         let mut ledger = self.ledger();
         ledger.broken.get_or_insert(Loss::Terminated);
+        ledger.note_all_kin(&self.region);
         let lost = ledger.lose_all(&self.region, &Loss::Terminated);
         drop(ledger);
         self.close();
         self.nudge();
         lost
+    }
+
+    /// Ends the processes that the tasks have started which [`Pool::terminate`] has caught running.
+    pub fn end_kin(&self) {
+        self.ledger().end_kin();
     }
 
     /// Every worker has ended and been buried: gives the memory back that only

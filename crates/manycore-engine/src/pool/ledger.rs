@@ -9,7 +9,7 @@ use super::job::{Answer, JobOptions, Loss, Outcome, Statistics};
 use super::ranks::Ranks;
 use crate::dispatch::{Deadlines, Running};
 use crate::error::Result;
-use crate::os::clock;
+use crate::os::{clock, kin, watch};
 use crate::process::{Exit, Supervisor};
 use crate::shm::arena::{Allocator, BlockRef, HELD_BY_CALLER};
 use crate::shm::blocks::Home;
@@ -19,6 +19,7 @@ use crate::shm::region::Region;
 use crate::shm::state::Phase;
 use crate::shm::task::Verdict;
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub(super) struct Ledger {
     pub(super) hiring: Hiring,
     /// When tasks have had their time.
     pub(super) deadlines: Deadlines,
+    /// What tasks have started that are being ended: it ends with their workers.
+    pub(super) kin: Vec<OwnedFd>,
     /// Workers can say where they are before they are ended for a task that takes too long.
     pub(super) has_last_words: bool,
     /// Set once no task will be answered any more.
@@ -125,6 +128,7 @@ impl Ledger {
             exited: VecDeque::new(),
             hiring: Hiring::default(),
             deadlines: Deadlines::default(),
+            kin: Vec::new(),
             has_last_words: false,
             broken: None,
             news: Vec::new(),
@@ -479,10 +483,37 @@ impl Ledger {
             return None;
         }
         owed.revoked = Some(loss.clone());
+        let position = owed.position;
         if let Some(account) = self.seats.get_mut(usize::from(seat)) {
             account.doomed = true;
         }
+        self.note_kin(region, seat, position);
         Some(seat)
+    }
+
+    /// Notes what the task at `position` has started, while its worker is still there: afterwards nobody knows whose
+    /// it was. That takes some tenths of a millisecond, under the lock; but only where a task is ended.
+    fn note_kin(&mut self, region: &Region, seat: u16, position: u64) {
+        let pid = self.seats.get(usize::from(seat)).map_or(0, |account| account.pid);
+        if let Some((_, since)) = region.stretch(seat, position).filter(|_| pid != 0) {
+            self.kin.extend(kin::started_since(pid, since));
+        }
+    }
+
+    /// As [`Ledger::note_kin`], of every task that runs.
+    pub(super) fn note_all_kin(&mut self, region: &Region) {
+        for Running { seat, position, .. } in self.timed(region).0 {
+            self.note_kin(region, seat, position);
+        }
+    }
+
+    /// Ends what the tasks have started whose workers were told to end just now. Not before: a task would see it, and
+    /// might start it again.
+    pub(super) fn end_kin(&mut self) {
+        for pidfd in self.kin.drain(..) {
+            // Whoever has changed its user may be out of our reach.
+            let _ = watch::kill(pidfd);
+        }
     }
 
     /// What the workers run, and the shortest limit of a task that none of them runs.
@@ -528,6 +559,7 @@ impl Ledger {
                 supervisor.kill(over.seat)?;
             }
         }
+        self.end_kin();
         Ok(true)
     }
 

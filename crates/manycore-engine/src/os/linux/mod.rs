@@ -5,6 +5,7 @@ pub mod cpus;
 mod groups;
 pub mod image;
 pub mod inherit;
+pub mod kin;
 pub mod lifeline;
 pub mod limits;
 pub mod memory;
