@@ -30,7 +30,8 @@ from _weakrefset import WeakSet
 from types import CellType, FunctionType, ModuleType
 from weakref import WeakKeyDictionary
 
-from . import _main_module, process
+from . import _initialized, _main_module, process
+from ._by_value_kinds import annotations_of, is_dispatcher, reduce_dispatcher, reducers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Pickler(pickle.Pickler):
         super().__init__(*args, **kwargs)
         self._namespaces: dict[int, _Namespace] = {}
         self._cells: dict[int, _Cell] = {}
+        self._kinds = reducers()
 
     @staticmethod
     def known() -> dict[type, Callable[[Any], Any]]:
@@ -140,7 +142,12 @@ class Pickler(pickle.Pickler):
         """Say how to write `obj`, if it is a function or a class that has to go by value."""
         kind = type(obj)
         if kind is FunctionType:
-            return NotImplemented if is_found(obj) else self._reduce_function(obj)
+            if is_found(obj):
+                return NotImplemented
+            return reduce_dispatcher(obj) if is_dispatcher(obj) else self._reduce_function(obj)
+        reduce = self._kinds.get(kind)
+        if reduce is not None:
+            return NotImplemented if is_found(obj) else reduce(obj)
         if issubclass(kind, type) and obj not in _SINGLETONS and not is_found(obj):
             return self._reduce_class(obj)
         return NotImplemented
@@ -199,13 +206,28 @@ class _CloudPickler(Pickler):
             reduced = cloud._dynamic_class_reduce(cls)
         if len(reduced) == 2:
             return reduced
-        make, args, state = reduced[:3]
-        if make is cloud._make_skeleton_class and "__slots__" in cls.__dict__:
+        make, args, (contents, slots) = reduced[:3]
+        members: dict[str, Any] = {}
+        if make is not cloud._make_skeleton_class:
+            # An enumeration is made without its `__init__` and `__new__`, which may have set attributes.
+            members = {name: {**vars(member)} for name, member in cls.__members__.items() if member.name == name}
+        if sys.version_info >= (3, 14):
+            annotations = annotations_of(cls)
+            contents = {name: value for name, value in contents.items() if name != "__annotations_cache__"}
+            if annotations is not None:
+                contents["__annotations__"] = annotations
+        if make is cloud._make_skeleton_class and "__slots__" in cls.__dict__ and not _is_named_tuple(cls):
             # Given to the class when it is made, or its instances would have a dictionary, too.
             kwargs = {**args[3], "__slots__": cls.__slots__}
             args = (*args[:3], kwargs, *args[4:])
-            state = ({name: value for name, value in state[0].items() if name != "__slots__"}, state[1])
-        return make_class, (make, args), state, None, None, set_class
+            contents = {name: value for name, value in contents.items() if name != "__slots__"}
+        return make_class, (make, args), (contents, slots, members), None, None, set_class
+
+
+def _is_named_tuple(cls: type) -> bool:
+    """Return whether `cls` is a class of `typing.NamedTuple`, which gives it slots itself."""
+    typing = sys.modules.get("typing")
+    return typing is not None and typing.NamedTuple in cls.__dict__.get("__orig_bases__", ())
 
 
 _SINGLETONS = (type(None), type(NotImplemented), type(Ellipsis))
@@ -214,7 +236,7 @@ _SINGLETONS = (type(None), type(NotImplemented), type(Ellipsis))
 def is_found(obj: Any) -> bool:
     """Return whether whoever receives the name of a function or a class finds `obj` by it."""
     module_name = getattr(obj, "__module__", None)
-    name = getattr(obj, "__qualname__", None)
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
     if not isinstance(module_name, str) or not isinstance(name, str):
         return False
     found: Any = sys.modules.get(module_name)
@@ -388,7 +410,7 @@ def set_function(function: FunctionType, state: tuple[Any, ...]) -> None:
     if own:
         function.__dict__.update(own)
     scope = function.__globals__
-    kept = _main_module.kept.get(_main_module.shared_name(attributes["__module__"]))
+    kept = _initialized.kept.get(_main_module.shared_name(attributes["__module__"]))
     if kept:
         for name in names_of(function.__code__).variables:
             source = kept.get(name, {})
@@ -411,6 +433,10 @@ def make_class(make: Callable[..., type], args: tuple[Any, ...]) -> type:
 
 
 def set_class(cls: type, state: Any) -> None:
-    """Give a class of `make_class` its contents. One that was made by this program itself has them."""
-    if cls in _received:
-        _cloud()._class_setstate(cls, state)
+    """Give a class of `make_class` its contents. One that this program has made itself, or its initializer has changed,
+    has them."""
+    if cls in _received and not _initialized.is_kept(cls):
+        contents, slots, members = state
+        _cloud()._class_setstate(cls, (contents, slots))
+        for name, attributes in members.items():
+            vars(getattr(cls, name)).update(attributes)

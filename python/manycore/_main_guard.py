@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["code_above", "find_unguarded", "names_above", "parse", "read_source", "run_quietly", "source_of", "warn"]
 
 
+#: Statements that bind a name and do not run, here and now, what is in them. (The body of a class does run.)
+DEFINITIONS = ("FunctionDef", "AsyncFunctionDef", "ClassDef")
+
+
 def source_of(main: ModuleType) -> str | None:
     """Return the text of a main module, None if there is none."""
     loader = getattr(main, "__loader__", None)
@@ -63,21 +67,18 @@ def find_unguarded(main: ModuleType, line: int) -> tuple[int | None, int | None]
     return None, None
 
 
-def find_thread_start(main: ModuleType, line: int) -> tuple[int, frozenset[str]]:
-    """Return where the import of a main module has to end, a thread of which starts processes while the module is at
-    `line`: at the first statement without a guard that starts something, as far as can be seen. Also the names that
-    stand above it."""
-    source = source_of(main) or ""
-    tree = parse(source, "<main>")
+def find_thread_start(main: ModuleType, line: int) -> int:
+    """Return the line above which the import of a main module has to end, a thread of which starts processes while the
+    module is at `line`: that of the first statement without a guard that starts something, as far as can be seen."""
+    tree = parse(source_of(main) or "", "<main>")
     starters = _starters(tree)
     for statement in tree.body:
         if statement.lineno >= line:
             break
-        runs = type(statement).__name__ not in ("FunctionDef", "AsyncFunctionDef", "ClassDef")
+        runs = type(statement).__name__ not in DEFINITIONS
         if runs and _calls(statement, starters) and not _names_itself(getattr(statement, "test", None)):
-            line = statement.lineno
-            break
-    return line, names_above(source, line)
+            return statement.lineno
+    return line
 
 
 def _starters(tree: Any) -> set[str]:
@@ -175,15 +176,27 @@ def code_above(source: str, path: str, line: int) -> CodeType:
 
 
 def names_above(source: str, line: int) -> frozenset[str]:
-    """Return the names that stand above `line` in a module, but for those of classes that are defined below it, too."""
+    """Return the names at the top level of a module above `line`, but for those that are bound below, too."""
     below: set[str] = set()
-    nodes = [parse(source, "<main>")]
+    nodes = [statement for statement in parse(source, "<main>").body if statement.end_lineno >= line]
     while nodes:
         node = nodes.pop()
-        if type(node).__name__ == "ClassDef" and node.lineno > line:
-            below.add(node.name)
-        nodes += _parts(node)
+        kind = type(node).__name__
+        below.update(_bound_by(node, kind))
+        if kind not in (*DEFINITIONS, "Lambda"):
+            nodes += _parts(node)
     return frozenset(code_above(source, "<main>", line).co_names) - below
+
+
+def _bound_by(node: Any, kind: str) -> list[str]:
+    """Return the names that a node of a syntax tree binds, not counting what is in it."""
+    if kind == "Name":
+        return [] if type(node.ctx).__name__ == "Load" else [node.id]
+    if kind == "alias":
+        return [node.asname or node.name.partition(".")[0]]
+    # Of a definition, an exception's clause, a pattern, the rest of a mapping's pattern.
+    names = (getattr(node, "name", None), getattr(node, "rest", None))
+    return [name for name in names if isinstance(name, str)]
 
 
 def run_quietly(run: Callable[[], object]) -> None:

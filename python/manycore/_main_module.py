@@ -38,8 +38,6 @@ __all__ = [
     "is_hidden",
     "is_known",
     "is_session",
-    "keep_variables",
-    "kept",
     "settle",
     "settle_late",
     "shared_name",
@@ -133,11 +131,11 @@ def before_start() -> int | None:
             _, line, by_thread = _first_start
             _unguarded, _guard = _main_guard.find_unguarded(main, line)
             if _unguarded is not None:
-                whole = _snapshot(main)
                 if by_thread:
-                    _unguarded, above = _main_guard.find_thread_start(main, _unguarded)
-                    whole = {name: kept for name, kept in whole.items() if _is_above(name, kept(), _unguarded, above)}
-                _restrict(whole)
+                    _unguarded = _main_guard.find_thread_start(main, _unguarded)
+                above = _main_guard.names_above(_main_guard.source_of(main) or "", _unguarded)
+                found = _snapshot(main).items()
+                _restrict({name: kept for name, kept in found if _is_above(name, kept(), _unguarded, above)})
                 _main_guard.warn(main, _unguarded)
             _look_again()
     return _unguarded
@@ -164,7 +162,7 @@ def settle(value: Any) -> None:
     main = sys.modules["__main__"]
     if _known is not None or is_session(main) or not _is_defined(value) or value.__module__ not in NAMES:
         return
-    name, _, rest = value.__qualname__.partition(".")
+    name, _, rest = _name_of(value).partition(".")
     found = main.__dict__.get(name)
     if (rest or found is value) and _is_late(name, found, main):
         _restrict_to_what_is_found(main)
@@ -208,8 +206,16 @@ def _look_again() -> None:
         engine.forget_settled()
 
 
+def _name_of(value: Any) -> str:
+    return getattr(value, "__qualname__", None) or value.__name__
+
+
 def _is_defined(value: Any) -> bool:
-    return isinstance(value, (FunctionType, type))
+    return isinstance(value, (FunctionType, type)) or type(value).__name__ in _DEFINED
+
+
+# Types whose instances pickle writes as names, too: those of `functools.cache`, and of `typing`.
+_DEFINED = ("_lru_cache_wrapper", "NewType", "ParamSpec", "TypeAliasType")
 
 
 def _is_below(value: Any, main: ModuleType, guard: int) -> bool:
@@ -223,20 +229,23 @@ def _is_below(value: Any, main: ModuleType, guard: int) -> bool:
     if line is None:
         # Only from 3.13 on does a class know where it is defined; its methods always do.
         path = getattr(main, "__file__", None)
-        codes = [part.__code__ for part in list(vars(value).values()) if isinstance(part, FunctionType)]
+        parts = list(getattr(value, "__dict__", {}).values())
+        codes = [part.__code__ for part in parts if isinstance(part, FunctionType)]
         line = next((code.co_firstlineno for code in codes if code.co_filename == path), None)
     if line is None:
         if _above is None:
             from . import _main_guard
 
             _above = _main_guard.names_above(_main_guard.source_of(main) or "", guard)
-        return value.__qualname__.partition(".")[0] not in _above
+        return _name_of(value).partition(".")[0] not in _above
     return line > guard
 
 
 def _is_above(name: str, value: Any, line: int, above: frozenset[str]) -> bool:
     """Return whether children have this variable, who import what is above `line`, where the names `above` stand."""
-    return name in above and not (isinstance(value, FunctionType) and value.__code__.co_firstlineno >= line)
+    return (name in above or name.startswith("__")) and not (
+        isinstance(value, FunctionType) and value.__code__.co_firstlineno >= line
+    )
 
 
 def _let_go() -> None:
@@ -337,26 +346,14 @@ def _uses_unchanged(function: FunctionType, seen: set[int]) -> bool:
 
 def _functions_of(cls: type) -> list[FunctionType]:
     found: list[FunctionType] = []
-    for value in list(vars(cls).values()):
+    for value in list(getattr(cls, "__dict__", {}).values()):
         parts = (value, *(getattr(value, part, None) for part in ("__func__", "fget", "fset", "fdel")))
         found += [part for part in parts if isinstance(part, FunctionType)]
     return found
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What initializers have set
-
-#: The variables that a pool's initializer has set in this worker, by module: in which dictionary each of them is.
-kept: dict[str, dict[str, dict[str, Any]]] = {}
-
-
-def keep_variables(before: dict[str, Any], scope: dict[str, Any]) -> None:
-    """Have functions that come by value see what an initializer has set in `scope`, which was `before`."""
-    missing = object()
-    changed = {name: scope for name, value in scope.items() if before.get(name, missing) is not value}
-    module = scope.get("__name__")
-    if changed and isinstance(module, str):
-        kept.setdefault(shared_name(module), {}).update(changed)
+# Its two names
 
 
 def shared_name(module: str | None) -> str:

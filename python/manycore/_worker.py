@@ -167,7 +167,9 @@ def _work(worker: _engine.Worker, rules: Rules) -> None:
         if rules.memory_limit is not None:
             _engine.limit_memory(rules.memory_limit)
         if rules.initializer is not None:
-            _initialize(rules.initializer, rules.initargs)
+            from . import _initialized
+
+            _initialized.run(rules.initializer, rules.initargs)
     except Exception as error:
         worker.fail(error)
         sys.exit(1)
@@ -177,14 +179,3 @@ def _work(worker: _engine.Worker, rules: Rules) -> None:
     worker.run(rules.tasks, rules.max_rss)
     if rules.finalizer is not None:
         rules.finalizer()
-
-
-def _initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> None:
-    """Call the initializer, and have functions that come by value later see the variables that it sets."""
-    scope: Any = getattr(getattr(initializer, "func", initializer), "__globals__", None)
-    before = dict(scope) if type(scope) is dict else None
-    initializer(*initargs)
-    if before is not None:
-        from . import _main_module
-
-        _main_module.keep_variables(before, scope)
