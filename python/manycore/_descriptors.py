@@ -55,8 +55,10 @@ def private_pipe() -> tuple[int, int]:
 def ended_sentinel() -> int:
     """Return what stands for the pidfd of a process of which nothing is left: a pipe that nobody can write to, which is
     readable as the pidfd would be."""
-    sentinel, nobodys = os.pipe()
-    os.close(nobodys)
+    # No child may be forked in between, which would hold the other end.
+    with fd_lock:
+        sentinel, nobodys = os.pipe()
+        os.close(nobodys)
     return sentinel
 
 

@@ -6,7 +6,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import CodeType, ModuleType
     from typing import Any
 
@@ -67,45 +67,62 @@ def find_unguarded(main: ModuleType, line: int) -> tuple[int | None, int | None]
     return None, None
 
 
-def find_thread_start(main: ModuleType, line: int) -> int:
-    """Return the line above which the import of a main module has to end, a thread of which starts processes while the
-    module is at `line`: that of the first statement without a guard that starts something, as far as can be seen."""
+def find_thread_start(main: ModuleType, line: int) -> tuple[int | None, int | None]:
+    """As `find_unguarded`, for a main module a thread of which starts processes while the module is at `line`: finds
+    the first statement that starts something, as far as can be seen, or else the one at `line`."""
     tree = parse(source_of(main) or "", "<main>")
     starters = _starters(tree)
     for statement in tree.body:
         if statement.lineno >= line:
             break
-        runs = type(statement).__name__ not in DEFINITIONS
-        if runs and _calls(statement, starters) and not _names_itself(getattr(statement, "test", None)):
-            return statement.lineno
-    return line
+        if type(statement).__name__ not in DEFINITIONS and _called_in(statement) & starters:
+            is_guarded = _names_itself(getattr(statement, "test", None))
+            return (None, statement.lineno) if is_guarded else (statement.lineno, None)
+    return line, None
 
 
 def _starters(tree: Any) -> set[str]:
     """Return the names of what starts threads when it is called: what always does, and functions that call such."""
-    functions: dict[str, list[Any]] = {}
-    nodes = [tree]
-    while nodes:
-        node = nodes.pop()
-        nodes += _parts(node)
+    called: dict[str, set[str]] = {}
+    for node in _walk([tree]):
         kind = type(node).__name__
-        if kind in ("FunctionDef", "AsyncFunctionDef"):
-            functions.setdefault(node.name, []).append(node)
-        elif kind == "ClassDef":
-            made = [part for part in node.body if getattr(part, "name", None) == "__init__"]
-            functions.setdefault(node.name, []).extend(made)
-    starters, known = {"start", "submit", "start_new_thread"}, 0
+        bodies = [node] if kind in ("FunctionDef", "AsyncFunctionDef") else []
+        if kind == "ClassDef":
+            bodies = [part for part in node.body if getattr(part, "name", None) == "__init__"]
+        for body in bodies:
+            called.setdefault(node.name, set()).update(_called_in(body))
+    starters, known = {START, "submit", "start_new_thread"}, 0
     while known != len(starters):
         known = len(starters)
-        starters |= {name for name, bodies in functions.items() if any(_calls(body, starters) for body in bodies)}
+        starters |= {name for name, names in called.items() if names & starters}
     return starters
 
 
-def _calls(node: Any, names: set[str]) -> bool:
-    """Return whether something in a syntax tree is called by one of these names: `name(...)`, `thing.name(...)`."""
-    function = getattr(node, "func", None)
-    called = getattr(function, "attr", getattr(function, "id", None))
-    return called in names or any(_calls(part, names) for part in _parts(node))
+#: What `thread.start()` is noted as. `match.start()` has a value, for which it is called: that is another one.
+START = "thread.start"
+
+
+def _called_in(node: Any) -> set[str]:
+    """Return the names of what is called in a syntax tree: `name(...)`, `thing.name(...)`."""
+    called: set[str] = set()
+    for one in _walk([node]):
+        function = getattr(one, "func", None)
+        name = getattr(function, "attr", getattr(function, "id", None))
+        if name is not None and name != "start":
+            called.add(name)
+        # A statement, or what a comprehension does again and again.
+        alone = getattr(one, "value", None) if type(one).__name__ == "Expr" else getattr(one, "elt", None)
+        if getattr(getattr(alone, "func", None), "attr", None) == "start":
+            called.add(START)
+    return called
+
+
+def _walk(nodes: list[Any]) -> Iterator[Any]:
+    """Give the nodes of syntax trees, however deep they are."""
+    while nodes:
+        node = nodes.pop()
+        yield node
+        nodes += _parts(node)
 
 
 def _parts(node: Any) -> list[Any]:
@@ -139,11 +156,8 @@ def _is_guarded(statement: Any, line: int) -> bool:
 
 def _names_itself(node: Any) -> bool:
     """Return whether a test asks for the module's name, or which process it is in."""
-    if node is None:
-        return False
-    if getattr(node, "id", getattr(node, "attr", None)) in ("__name__", "current_process"):
-        return True
-    return any(map(_names_itself, _parts(node)))
+    names = (getattr(one, "id", getattr(one, "attr", None)) for one in _walk([] if node is None else [node]))
+    return any(name in ("__name__", "current_process") for name in names)
 
 
 def warn(main: ModuleType, line: int) -> None:

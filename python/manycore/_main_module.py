@@ -53,7 +53,9 @@ _known: dict[str, Any] | None = None
 # another statement's. The reference is weak: a main module that this module kept alive would be finalized after modules
 # that its objects need for their own end.
 _first_start: tuple[ref[ModuleType], int, bool] | None = None
-# That line if the statement is not guarded.
+# The main module of which it was found out where processes that import it have to stop.
+_looked_at: ref[ModuleType] | None = None
+# The line of the statement that starts the first process, if it is not guarded.
 _unguarded: int | None = None
 # The line of the guard, if there is one: what is defined below it, importers do not have.
 _guard: int | None = None
@@ -87,7 +89,7 @@ def is_hidden() -> bool:
 # When processes are started
 
 
-def before_fork() -> dict[str, Any] | None:
+def before_fork() -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """A child is about to be forked. Returns what it is to give to `after_fork`."""
     global _forked
     main = sys.modules["__main__"]
@@ -97,16 +99,21 @@ def before_fork() -> dict[str, Any] | None:
             defined = {name: _keep(value) for name, value in list(main.__dict__.items()) if _is_defined(value)}
             _forked = defined if _forked is None else _in_both(_forked, defined)
             _look_again()
-            return None
+            return None, defined
     whole = _snapshot(main)
     _restrict(whole)
-    return whole
+    return whole, None
 
 
-def after_fork(whole: dict[str, Any] | None) -> None:
-    """Take note, in the forked child, of what its parent has as well: `whole` is what `before_fork` returned there."""
-    global _known
-    _known = whole
+def after_fork(parents: tuple[dict[str, Any] | None, dict[str, Any] | None]) -> None:
+    """Take note, in the forked child, of what its parent has as well: what `before_fork` returned there.
+
+    What other children of the parent lack does not matter here: it is the parent that gets what this child sends.
+    """
+    global _known, _forked, _guard, _looked_at
+    _known, _forked = parents
+    _guard = _looked_at = None
+    _look_again()
 
 
 def before_start() -> int | None:
@@ -114,7 +121,7 @@ def before_start() -> int | None:
 
     Returns the line of the statement above which its import has to end: None if it can import all, or nothing.
     """
-    global _unguarded, _guard
+    global _unguarded, _guard, _above, _looked_at
     main = sys.modules["__main__"]
     if is_session(main):
         _restrict({})
@@ -122,17 +129,19 @@ def before_start() -> int | None:
     line = getattr(main, "_manycore_ends_at", None)
     if line is not None:
         return line
-    if _first_start is None or _first_start[0]() is not main:
-        _unguarded = None
+    if _looked_at is None or _looked_at() is not main:
+        _unguarded = _guard = _above = None
         _note_start(main)
-        if _first_start is not None:
+        # It may be noted later, when the main module itself starts a process.
+        if _first_start is not None and _first_start[0]() is main:
+            _looked_at = ref(main)
             from . import _main_guard
 
             _, line, by_thread = _first_start
             _unguarded, _guard = _main_guard.find_unguarded(main, line)
+            if _unguarded is not None and by_thread:
+                _unguarded, _guard = _main_guard.find_thread_start(main, _unguarded)
             if _unguarded is not None:
-                if by_thread:
-                    _unguarded = _main_guard.find_thread_start(main, _unguarded)
                 above = _main_guard.names_above(_main_guard.source_of(main) or "", _unguarded)
                 found = _snapshot(main).items()
                 _restrict({name: kept for name, kept in found if _is_above(name, kept(), _unguarded, above)})
@@ -160,7 +169,7 @@ def settle(value: Any) -> None:
     defined below the guard, or after workers were forked.
     """
     main = sys.modules["__main__"]
-    if _known is not None or is_session(main) or not _is_defined(value) or value.__module__ not in NAMES:
+    if _known is not None or is_session(main) or not _is_defined(value):
         return
     name, _, rest = _name_of(value).partition(".")
     found = main.__dict__.get(name)
@@ -184,7 +193,7 @@ def settle_late() -> None:
 
 def _is_late(name: str, value: Any, main: ModuleType) -> bool:
     """Return whether processes that were started do not have this function or class of the main module."""
-    if not _is_defined(value) or value.__module__ not in NAMES:
+    if not _is_defined(value):
         return False
     if _forked is not None and not _same(_forked.get(name), _keep(value)):
         return True
@@ -211,7 +220,15 @@ def _name_of(value: Any) -> str:
 
 
 def _is_defined(value: Any) -> bool:
-    return isinstance(value, (FunctionType, type)) or type(value).__name__ in _DEFINED
+    """Return whether `value` is something that pickle writes as a name, of the main module."""
+    kind = type(value)
+    # Not `isinstance`, which asks the object: it may be anybody's.
+    if not issubclass(kind, (FunctionType, type)) and kind.__name__ not in _DEFINED:
+        return False
+    try:
+        return value.__module__ in NAMES
+    except Exception:
+        return False
 
 
 # Types whose instances pickle writes as names, too: those of `functools.cache`, and of `typing`.
@@ -221,24 +238,37 @@ _DEFINED = ("_lru_cache_wrapper", "NewType", "ParamSpec", "TypeAliasType")
 def _is_below(value: Any, main: ModuleType, guard: int) -> bool:
     """Return whether a function or a class is defined below the line of the main guard."""
     global _above
-    if value.__module__ not in NAMES:
-        return False
-    if isinstance(value, FunctionType):
-        return value.__code__.co_firstlineno > guard
-    line = getattr(value, "__firstlineno__", None)
-    if line is None:
-        # Only from 3.13 on does a class know where it is defined; its methods always do.
-        path = getattr(main, "__file__", None)
-        parts = list(getattr(value, "__dict__", {}).values())
-        codes = [part.__code__ for part in parts if isinstance(part, FunctionType)]
-        line = next((code.co_firstlineno for code in codes if code.co_filename == path), None)
-    if line is None:
-        if _above is None:
-            from . import _main_guard
+    line = _line_of(value, getattr(main, "__file__", None))
+    if line is not None:
+        return line > guard
+    if _above is None:
+        from . import _main_guard
 
+        try:
             _above = _main_guard.names_above(_main_guard.source_of(main) or "", guard)
-        return _name_of(value).partition(".")[0] not in _above
-    return line > guard
+        except (SyntaxError, ValueError):
+            # The file is another one by now.
+            _above = frozenset(main.__dict__)
+    return _name_of(value).partition(".")[0] not in _above
+
+
+def _line_of(value: Any, path: str | None) -> int | None:
+    """Return the line of the file `path` where a function or a class is defined, if it says so itself.
+
+    What a decorator has made says where the decorator stands.
+    """
+    if isinstance(value, FunctionType):
+        code = value.__code__
+        is_its_own = code.co_filename == path and code.co_qualname == value.__qualname__
+        return code.co_firstlineno if is_its_own else None
+    own = getattr(value, "__dict__", {})
+    if "__firstlineno__" in own:
+        return own["__firstlineno__"]
+    # Only from 3.13 on does a class know where it is defined; its methods always do.
+    name = _name_of(value)
+    codes = [part.__code__ for part in list(own.values()) if isinstance(part, FunctionType)]
+    names = [code for code in codes if code.co_filename == path and code.co_qualname == f"{name}.{code.co_name}"]
+    return names[0].co_firstlineno if names else None
 
 
 def _is_above(name: str, value: Any, line: int, above: frozenset[str]) -> bool:
@@ -373,20 +403,21 @@ def _note_start(main: ModuleType) -> None:
     frame = _module_frame(sys._getframe(1))
     by_thread = frame is None
     if by_thread:
-        # The main module has started a thread, which starts processes, and goes on meanwhile.
+        # The main module has started a thread, which starts processes, and goes on meanwhile; it may import something.
         threading = sys.modules.get("threading")
         ident = None if threading is None else threading.main_thread().ident
-        frame = None if ident is None else _module_frame(sys._current_frames().get(ident))
+        frame = None if ident is None else _module_frame(sys._current_frames().get(ident), main)
     # Whatever starts a process while it is imported itself is no matter of a guard in the main module.
     if frame is not None and frame.f_globals is main.__dict__:
         _first_start = ref(main), frame.f_lineno, by_thread
 
 
-def _module_frame(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame, from `frame` outwards, that runs the text of a module's file."""
+def _module_frame(frame: FrameType | None, module: ModuleType | None = None) -> FrameType | None:
+    """Return the innermost frame, from `frame` outwards, that runs a module's file; of `module` itself, if given."""
     while frame is not None:
         # What the program gives to exec() has no lines in its file.
-        if frame.f_code.co_name == "<module>" and frame.f_code.co_filename != "<string>":
+        is_it = frame.f_code.co_name == "<module>" and frame.f_code.co_filename != "<string>"
+        if is_it and (module is None or frame.f_globals is module.__dict__):
             return frame
         frame = frame.f_back
     return None

@@ -34,8 +34,10 @@ static SETTLED: Known<Py<PyDict>> = Known::new();
 #[cfg(not(Py_LIMITED_API))]
 const MOST: usize = 4096;
 
-/// How many names the main module had when it was looked whether it holds something late, and whether it does.
-static LOOKED_AT: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// What the variables of the main module were when it was looked whether they are something late, and whether they are.
+static LOOKED_AT: AtomicUsize = AtomicUsize::new(NEVER);
+/// No variables give this.
+const NEVER: usize = usize::MAX;
 static LATE: AtomicBool = AtomicBool::new(false);
 
 /// Processes are being started: whether they have what was settled is to be asked again.
@@ -44,7 +46,7 @@ pub(crate) fn forget_settled(py: Python<'_>) {
     if let Some(settled) = SETTLED.get(py) {
         settled.bind(py).clear();
     }
-    LOOKED_AT.store(usize::MAX, Ordering::Relaxed);
+    LOOKED_AT.store(NEVER, Ordering::Relaxed);
 }
 
 /// Whether there may be things in the main module that other processes do not find by name.
@@ -124,29 +126,31 @@ pub(crate) fn is_wanted(chunk: &Bound<'_, PyAny>) -> PyResult<bool> {
     static SETTLE_LATE: Known<Py<PyAny>> = Known::new();
 
     let py = chunk.py();
-    let is_hidden = is_main_hidden(py)?;
-    if !is_hidden && !holds_late(py)? {
-        return Ok(false);
-    }
     // Both names of a main module end so. Where that is only the text of something, writing by value does no harm.
     let names_main = match chunk.cast::<PyBytes>() {
         Ok(bytes) => bytes.contains(PyBytes::new(py, b"_main__"))?,
         Err(_) => false,
     };
-    if names_main && !is_hidden {
-        SETTLE_LATE.import(py, "manycore._main_module", "settle_late")?.call0()?;
+    if !names_main || is_main_hidden(py)? {
+        return Ok(names_main);
     }
-    Ok(names_main)
+    if !holds_late(py)? {
+        return Ok(false);
+    }
+    SETTLE_LATE.import(py, "manycore._main_module", "settle_late")?.call0()?;
+    Ok(true)
 }
 
-/// Whether the main module holds something that other processes may lack. Found out when the number of its names has
-/// changed: to look at all of them for each pickle would cost more than the pickle.
+/// Whether the main module holds something that other processes may lack. Found out when one of its variables is another
+/// one than before: to ask all of them for each pickle would cost more than the pickle.
 fn holds_late(py: Python<'_>) -> PyResult<bool> {
     static HAS_LATE: Known<Py<PyAny>> = Known::new();
 
     let Some((main, _)) = MAIN.get(py) else { return Ok(false) };
     let Some(main) = main.bind(py).upgrade_as::<PyModule>()? else { return Ok(false) };
-    let names = main.dict().len();
+    let addresses =
+        main.dict().iter().map(|(name, value)| name.as_ptr().addr() ^ value.as_ptr().addr().rotate_left(32));
+    let names = addresses.fold(0usize, |sum, next| sum.rotate_left(7).wrapping_add(next)).min(NEVER - 1);
     if LOOKED_AT.load(Ordering::Relaxed) != names {
         let late = HAS_LATE.import(py, "manycore._main_module", "has_late")?.call0()?.is_truthy()?;
         LATE.store(late, Ordering::Relaxed);
