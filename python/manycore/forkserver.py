@@ -183,6 +183,8 @@ class ForkServer:
 
     def _await_reply(self) -> tuple[int, int]:
         while True:
+            # A handler that raises does so here, and not when the reply with its descriptor has been taken.
+            util.wait_readable(self._sock.fileno())  # type: ignore[union-attr]
             message, received, truncated = _receive(self._sock, 4096, 1)
             if not message:
                 raise EOFError

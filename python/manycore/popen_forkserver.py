@@ -71,12 +71,13 @@ class Popen(popen_fork.Popen):
         except BaseException:
             util.close_fds(*held)
             raise
-        util.close_fds(status_end)
-        if directory is not None:
-            util.close_fds(directory)
-        if lifeline is not None:
-            util.close_fds(lifeline)
-        self._own(self.sentinel, self._status, *parent_ends)
+        try:
+            util.close_fds(*(fd for fd in (status_end, directory, lifeline) if fd is not None))
+            self._own(self.sentinel, self._status, *parent_ends)
+        except BaseException:
+            # The program will not have this process, so nobody else may.
+            self.kill()
+            raise
 
     def _collect(self) -> int | None:
         status = os.read(self._status, 4)
