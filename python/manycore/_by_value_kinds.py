@@ -1,11 +1,11 @@
 """What pickle writes as a name, or refuses, and can be made of its parts: cached functions, types of `typing`, others.
 
 Each is written as a call of a function here, with its parts, and only where its receiver would not find it by name.
+Whatever module has made it is loaded, so none is imported here.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
 
 TYPE_CHECKING = False
@@ -19,11 +19,12 @@ __all__ = ["annotations_of", "is_dispatcher", "reduce_dispatcher", "reducers"]
 
 def reducers() -> dict[type, Callable[[Any], Any]]:
     """Return how to write the instances of types, of those modules that are loaded."""
-    found: dict[type, Callable[[Any], Any]] = {
-        _Cached: _reduce_cached,
-        functools.partialmethod: _reduce_partial_method,
-        functools.cached_property: _reduce_cached_property,
-    }
+    found: dict[type, Callable[[Any], Any]] = {}
+    functools = sys.modules.get("functools")
+    if functools is not None:
+        found[functools._lru_cache_wrapper] = _reduce_cached
+        found[functools.partialmethod] = _reduce_partial_method
+        found[functools.cached_property] = _reduce_cached_property
     typing = sys.modules.get("typing")
     if typing is not None:
         found[typing.NewType] = _reduce_new_type
@@ -39,8 +40,6 @@ def reducers() -> dict[type, Callable[[Any], Any]]:
 # ----------------------------------------------------------------------------------------------------------------------
 # functools
 
-_Cached: type = type(functools.lru_cache(lambda: None))
-
 
 def _reduce_cached(cached: Any) -> Any:
     parameters = cached.cache_parameters()
@@ -50,6 +49,8 @@ def _reduce_cached(cached: Any) -> Any:
 
 def make_cached(maxsize: int | None, typed: bool, function: Callable[..., Any]) -> Any:
     """Return a function with an empty cache."""
+    import functools
+
     return functools.lru_cache(maxsize, typed)(function)
 
 
@@ -64,6 +65,8 @@ def _reduce_partial_method(method: Any) -> Any:
 
 def make_partial_method(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Return a method some of whose arguments are given."""
+    import functools
+
     return functools.partialmethod(function, *args, **keywords)
 
 
@@ -73,6 +76,8 @@ def _reduce_cached_property(prop: Any) -> Any:
 
 def make_cached_property(function: Any, name: str | None) -> Any:
     """Return a property whose value is kept; its lock, on versions that have one, is a new one."""
+    import functools
+
     prop: Any = functools.cached_property(function)
     prop.attrname = name
     return prop
@@ -80,12 +85,11 @@ def make_cached_property(function: Any, name: str | None) -> Any:
 
 def is_dispatcher(function: FunctionType) -> bool:
     """Return whether `function` was made by `functools.singledispatch`."""
-    return "registry" in function.__dict__ and function.__code__ is _dispatcher_code()
+    if not {"register", "dispatch", "registry"} <= function.__dict__.keys():
+        return False
+    import functools
 
-
-@functools.cache
-def _dispatcher_code() -> Any:
-    return functools.singledispatch(is_dispatcher).__code__  # type: ignore[attr-defined]
+    return function.__code__ is functools.singledispatch(_nowhere).__code__  # type: ignore[attr-defined]
 
 
 def reduce_dispatcher(dispatcher: Any) -> Any:
@@ -100,6 +104,8 @@ _DISPATCHERS_OWN = ("register", "dispatch", "registry", "_clear_cache")
 
 def make_dispatcher() -> Any:
     """Return a function that dispatches to none yet."""
+    import functools
+
     return functools.singledispatch(_nowhere)
 
 
