@@ -367,7 +367,7 @@ def test_numpy():
 def test_a_large_pickle_is_a_segment():
     value = [Plain(i) for i in range(20_000)]
     # Deeper than we go by ourselves, so that all of it goes by pickle.
-    for _ in range(300):
+    for _ in range(210):
         value = Plain([value])
     old = sys.getrecursionlimit()
     sys.setrecursionlimit(10_000)

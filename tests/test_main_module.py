@@ -117,6 +117,13 @@ def test_a_module_that_starts_processes_when_it_is_imported(mp, tmp_path, way):
 # The directory
 
 
+# "error return without exception set", whatever the extension module.
+can_import_there = pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0),
+    reason="CPython 3.13.0 imports no extension module in a directory without a name",
+)
+
+
 @pytest.fixture
 def deleted_directory(tmp_path):
     """The working directory, which has no name any more."""
@@ -137,6 +144,7 @@ def where():
     return os.getcwd()
 
 
+@can_import_there
 @pytest.mark.only("manycore", reason="the standard package asks for the directory's name: FileNotFoundError")
 def test_a_start_from_a_deleted_directory(mp, ctx, deleted_directory):
     with ctx.Pool(1) as pool:
@@ -149,6 +157,7 @@ def test_a_start_from_a_deleted_directory(mp, ctx, deleted_directory):
     assert process.exitcode == 0
 
 
+@can_import_there
 @pytest.mark.only("manycore", reason="as above")
 def test_the_zygote_started_in_a_deleted_directory(script, tmp_path):
     program = script("""

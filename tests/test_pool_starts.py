@@ -147,13 +147,13 @@ def test_a_warning_says_what_the_program_waits_for(mp, tmp_path):
     with warnings.catch_warnings(record=True) as seen, mp.Pool(2, tasks.die_while_starting, (path,)) as pool:
         warnings.simplefilter("always")
         with waiting(lambda: pool.apply(tasks.square, (3,))) as given:
-            assert census.eventually(lambda: seen, 40)
+            # Newer versions also warn of forks.
+            assert census.eventually(lambda: [one for one in seen if one.category is RuntimeWarning], 40)
             pool.terminate()
         assert isinstance(given[0], mp.ProcessError)
     pool.join()
-    assert "SIGKILL" in str(seen[0].message)
-    assert seen[0].category is RuntimeWarning
-    assert len(seen) == 1
+    (warning,) = [one for one in seen if one.category is RuntimeWarning]
+    assert "SIGKILL" in str(warning.message)
 
 
 @only_manycore

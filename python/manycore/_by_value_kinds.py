@@ -25,6 +25,7 @@ def reducers() -> dict[type, Callable[[Any], Any]]:
         found[functools._lru_cache_wrapper] = _reduce_cached
         found[functools.partialmethod] = _reduce_partial_method
         found[functools.cached_property] = _reduce_cached_property
+        found[functools.singledispatchmethod] = _reduce_dispatching_method
     typing = sys.modules.get("typing")
     if typing is not None:
         found[typing.NewType] = _reduce_new_type
@@ -120,6 +121,22 @@ def set_dispatcher(dispatcher: Any, state: tuple[Any, ...]) -> None:
     for name, value in names.items():
         setattr(dispatcher, name, value)
     dispatcher.__dict__.update(own)
+
+
+def _reduce_dispatching_method(method: Any) -> Any:
+    return make_dispatching_method, (), (method.dispatcher, method.func), None, None, set_dispatching_method
+
+
+def make_dispatching_method() -> Any:
+    """Return a method that dispatches to none yet; its cache, on versions that have one, is a new one."""
+    import functools
+
+    return functools.singledispatchmethod(_nowhere)
+
+
+def set_dispatching_method(method: Any, state: tuple[Any, Any]) -> None:
+    """Give a method of `make_dispatching_method` what it dispatches by."""
+    method.dispatcher, method.func = state
 
 
 # ----------------------------------------------------------------------------------------------------------------------
