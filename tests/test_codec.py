@@ -377,7 +377,7 @@ def test_a_large_pickle_is_a_segment():
         sys.setrecursionlimit(old)
     assert head < 32 and len(message) > 100_000
     value = _engine.decode(head, message)
-    for _ in range(300):
+    for _ in range(210):
         value = value.inside[0]
     assert [x.inside for x in value] == list(range(20_000))
 
