@@ -43,6 +43,9 @@ def sweep(rounds, longest, *actions):
                 result = action()
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                # Runs the handler of a signal that has come: the interpreter loses the note that it is to do so if the
+                # signal comes in the nanoseconds in which this thread takes the interpreter's lock again.
+                signal.pthread_sigmask(signal.SIG_BLOCK, ())
         except Late:
             interrupted += 1
         else:
