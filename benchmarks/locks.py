@@ -178,7 +178,7 @@ WORKLOADS = [
         },
     ),
     _two("semaphore", _semaphore, "two semaphores", 4e-6),
-    _two("event", _event, "two events, each cleared by who has waited", 4e-6),
+    _two("event", _event, "two events, each cleared by its waiter", 4e-6),
     _two("condition", _condition, "one condition, the lock taken and a turn handed over each time", 8e-6),
     _two("barrier", _barrier, "one barrier, passed twice", 8e-6),
     Workload(

@@ -221,7 +221,7 @@ def test_of_a_remote_manager(ctx, mp, address):
         child.join()
         assert child.exitcode == 0
         assert results.get() == FOUND
-        # Who has got in once knows the key.
+        # A client that has got in once knows the key.
         tree = remote.Tree()
         assert climb(pickle.loads(pickle.dumps(tree)))[0] == 5
         del child, tree, remote

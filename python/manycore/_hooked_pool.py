@@ -1,7 +1,7 @@
 """A hooked pool: what is in the place of the engine where somebody has replaced a part of the standard package's pool.
 
 The methods of `Pool` find here what they else find in the engine's `Core` and in `Crew`. Tasks and answers go through
-queues of Python, see `_pool_hooks` for who calls what, and `_pool_notes` for the answers of workers that die.
+queues of Python, see `_pool_hooks` for the callers, and `_pool_notes` for the answers of workers that die.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Core(_pool_views.Routed):
         owner._change_notifier.put(None)
 
     def drain(self) -> None:
-        """Do nothing: who joins waits for the threads."""
+        """Do nothing: `join` waits for the threads."""
 
     watch = before_fork = drain
 

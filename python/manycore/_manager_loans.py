@@ -6,7 +6,7 @@ one request takes a reference for the receiver and ends the loan, and is the onl
 ticket would have taken a reference, too. What was unpickled once may be unpickled again: then the ticket is spent,
 and the reference is taken as long as something else still holds the object.
 
-| state | who writes it | what if the writer dies there |
+| state | its writer | what if the writer dies there |
 |---|---|---|
 | lent | the sender, before it sends; the manager notes ticket, object, tie | nothing was sent: the tie ends it |
 | redeemed | the receiver, as it unpickles | before: the tie ends it; after: its own account ends with it |

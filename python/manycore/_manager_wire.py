@@ -281,7 +281,7 @@ class Anchor:
         self._ask(name, args, enter)
 
     def lend(self, ident: str, ticket: str, file: tuple[int, ...] | None) -> bool:
-        """Have the server hold `ident` for the one who has `ticket`; False if it does not do such a thing.
+        """Have the server hold `ident` for the holder of `ticket`; False if it does not do such a thing.
 
         It does so until the ticket is redeemed, or nobody holds `file` open any more, or this process ends if that is
         None. See `_manager_loans`.
@@ -373,7 +373,7 @@ class Anchor:
         kind, result = conn.recv()
         if enter is not None and kind == "#RETURN":
             enter()
-        # In this order: with nobody who has it the connection would be closed.
+        # In this order: a connection without a holder would be closed.
         self._conn = conn
         self._doubtful.pop()
         return unpack(kind, result)

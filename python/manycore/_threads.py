@@ -571,7 +571,7 @@ class ThreadPool(pool.Pool):
             super().close()
         elif self._state == pool.RUN:
             self._state = pool.CLOSE
-            # Who puts tasks of a program's own into the pool closes it when there are no more.
+            # A program that puts tasks of its own into the pool closes it when there are no more.
             vars(self).get("_taskqueue", self._work).close()
 
     def terminate(self) -> None:

@@ -1,7 +1,7 @@
 """Locks, semaphores, conditions, events and barriers between processes.
 
 They stand in shared memory that goes with its last user, without names in the file system. An uncontended acquire costs
-no system call; who waits spins for as long as that has paid lately, then sleeps.
+no system call; a waiter spins for as long as that has paid lately, then sleeps.
 
 **When a process dies** (or ends) with one of these in its hands, nobody waits for it for longer than a moment:
 
@@ -197,7 +197,7 @@ class RLock(SemLock):
 
 
 def _owner(lock: SemLock) -> str:
-    """Return who has acquired `lock`, as far as this process can tell."""
+    """Return the name of the owner of `lock`, as far as this process can tell."""
     if lock._is_mine():
         name = process.current_process().name
         thread = threading.current_thread().name
@@ -262,7 +262,7 @@ class Condition:
         self._queue.notify(self._lock._semlock, n)
 
     def notify_all(self) -> None:
-        """Wake everybody who waits."""
+        """Wake all waiters."""
         self._queue.notify(self._lock._semlock, sys.maxsize)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:

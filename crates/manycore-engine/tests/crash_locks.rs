@@ -286,7 +286,7 @@ mod tests {
         assert!(patiently(|| stage.semaphore.try_acquire()));
     }
 
-    /// One acquires and ends, another releases for it, as between a worker and who waits for it.
+    /// One acquires and ends, another releases for it, as between a worker and its waiter.
     fn released_for_the_dead() {
         let stage = semaphore(1);
         has_finished(launch(&stage, "acquire", None));

@@ -107,7 +107,7 @@ fn the_bell_says_what_is_true() {
     });
 }
 
-/// Who joins goes on when the last message is reported as done.
+/// A `join` goes on when the last message is reported as done.
 #[test]
 fn the_end_of_work_is_heard() {
     model(2, || {

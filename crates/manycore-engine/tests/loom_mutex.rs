@@ -67,7 +67,7 @@ fn two_who_release() {
     });
 }
 
-/// Who waits gets it by the release of somebody who has not taken it.
+/// A waiter gets it by the release of a thread that has not taken it.
 #[test]
 fn released_by_another() {
     model(3, || {
@@ -79,7 +79,7 @@ fn released_by_another() {
     });
 }
 
-/// A mutex whose owner has died goes to one who waits, who is told; the other gets it from him.
+/// A mutex whose owner has died goes to one waiter, which is told; the other gets it from that one.
 #[cfg(loom)]
 #[test]
 fn the_dead_are_relieved_once() {

@@ -25,9 +25,9 @@ fn error(value: Bound<'_, PyAny>) -> PyErr {
     PyErr::from_value(value)
 }
 
-/// What `make` makes, though Ctrl-C come in the midst of it. The KeyboardInterrupt would be
-/// taken for a task's answer, to be raised when somebody asks for that, if ever: so
-/// it is put off, and `make` asked again.
+/// Runs `make`. If Ctrl-C interrupts it, runs it once more, and delivers the KeyboardInterrupt
+/// afterwards. Otherwise the KeyboardInterrupt would be stored as the task's result, and raised
+/// only when somebody asks for that result.
 pub(crate) fn whole<T>(py: Python<'_>, mut make: impl FnMut() -> PyResult<T>) -> PyResult<T> {
     let is_interrupt =
         |made: &PyResult<T>| matches!(made, Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py));

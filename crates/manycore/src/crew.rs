@@ -123,7 +123,7 @@ impl Crew {
         self.refill(&mut members);
     }
 
-    /// Takes what is finished and buries who has ended; does not sleep.
+    /// Takes what is finished and buries the workers that have ended; does not sleep.
     pub(crate) fn look(&self) {
         // Where that fails, whoever waits is told.
         let _ = self.pool.collect();

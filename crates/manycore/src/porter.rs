@@ -111,7 +111,7 @@ impl Desk {
     }
 
     /// Answers until the pool ends. Nonsense gets no answer, whoever sends it: each packet
-    /// is taken off the socket, and who waits for the answer finds its other end closed.
+    /// is taken off the socket, and the worker that waits for the answer finds its other end closed.
     fn serve(&self) {
         while !self.state().has_ended {
             let Ok(Some(packet)) = self.window.receive() else { continue };

@@ -274,7 +274,7 @@ fn tickets() {
     for (x, ticket) in tickets.into_iter().enumerate() {
         assert_eq!(ticket.get().unwrap(), square(x as u64));
     }
-    // In the other order, and with pauses in which the queue is fed by nobody who waits.
+    // In the other order, and with pauses in which no waiting thread feeds the queue.
     let mut tickets: Vec<_> = (0..3000).map(|x| pool.apply_async(square, (x,)).unwrap()).collect();
     while let Some(ticket) = tickets.pop() {
         assert_eq!(ticket.get().unwrap(), square(tickets.len() as u64));
@@ -528,7 +528,7 @@ impl Drop for Folder {
     }
 }
 
-/// A named pipe: who reads it waits until it is told something.
+/// A named pipe: its reader waits until somebody writes.
 struct Pipe(Folder);
 
 impl Pipe {

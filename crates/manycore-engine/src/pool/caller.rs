@@ -510,13 +510,13 @@ impl Pool {
         self.region.privatize(HELD_BY_CALLER)
     }
 
-    /// Wakes everybody who waits, to look again.
+    /// Wakes all waiting threads, to look again.
     pub fn nudge(&self) {
         self.ledger().events += 1;
         self.tell();
     }
 
-    /// Who waits with this ledger.
+    /// What a thread waits with.
     pub(super) fn helm(&self) -> Helm<'_> {
         Helm::new(self)
     }

@@ -449,9 +449,9 @@ impl Ledger {
         self.deliver(owed, Outcome { index: owed.index, elapsed: 0, reached, left, answer });
     }
 
-    /// Fails every task of job `key` with `loss`: at once where no worker has claimed
-    /// it; one that is `running`, if that is meant, too, is revoked, and fails when its worker is buried. Gives the seats
-    /// of those workers, who must be ended now.
+    /// Fails every task of job `key` with `loss`. A task that no worker has claimed fails at once. With `running`, tasks
+    /// that run are revoked as well; they fail when their worker has been buried. Returns the seats of those workers: the
+    /// caller must kill them now.
     pub(super) fn cancel(&mut self, region: &Arc<Region>, key: u64, running: bool, loss: &Loss) -> Vec<u16> {
         let queue = region.queue();
         let mut seats = Vec::new();

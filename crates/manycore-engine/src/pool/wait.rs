@@ -26,16 +26,16 @@ pub enum Woken {
 /// which cannot interrupt a condition variable.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
-/// A signal handler may run in another thread, or between the last look and the
-/// sleep, and a stopped worker may hold a task's wake; so the helmsman comes up for
-/// air this often, too.
+/// The helmsman, too, wakes up this often. Otherwise two things would go unnoticed: a signal
+/// whose handler ran in another thread or just before the sleep, and a wake-up that was given
+/// to a worker which is stopped (SIGSTOP).
 const AIR: Duration = Duration::from_millis(500);
 
 /// Nanoseconds of spinning before a sleep: 2 µs when spinning never paid, and at
 /// most what two sleeps cost.
 const SPIN: (u64, u64) = (2_000, 100_000);
 
-/// Who waits, and how long spinning has been worth it.
+/// The waiting threads, and how long spinning has been worth it.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     helm: Mutex<State>,

@@ -218,7 +218,7 @@ impl Worker {
         if doorbell.may_spin(self.seat) {
             fault::point("spinning");
             let task = self.spin();
-            // After the claim: who leaves the post looks whether more has come, and
+            // After the claim: a spinner that leaves its post looks whether more has come, and
             // must not take the task in its own hand for it.
             doorbell.stop_spinning(self.seat, &queue);
             if let Some(task) = task? {

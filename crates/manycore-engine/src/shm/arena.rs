@@ -86,7 +86,7 @@ pub struct Label {
     class: AtomicU32,
     /// The block below this one on the stack of returned blocks, plus one.
     below: AtomicU32,
-    /// Who holds the block, or 0 while it is on its way from one to the other. Only
+    /// The holder of the block, or 0 while it is on its way from one to the other. Only
     /// read after a death. In a pool a worker's seat plus one, or [`HELD_BY_CALLER`];
     /// in a channel the name of a process.
     holder: AtomicU64,
@@ -149,7 +149,7 @@ impl<'a> Part<'a> {
             .ok_or_else(|| Error::corrupt(format_args!("block {} lies outside part {}", block.number(), self.index)))
     }
 
-    /// Writes down who holds `block` now, for the day the holder dies.
+    /// Writes down the holder of `block`, for the day the holder dies.
     pub fn hold(&self, block: BlockRef, holder: u64) -> Result<()> {
         self.label(block)?.holder.store(holder, Ordering::Relaxed);
         Ok(())
@@ -181,7 +181,7 @@ impl<'a> Part<'a> {
         Ok(())
     }
 
-    /// The blocks that carry a payload, and who holds each.
+    /// The blocks that carry a payload, and the holder of each.
     pub fn held(&self) -> impl Iterator<Item = (BlockRef, u64)> + '_ {
         let count = (self.words.count.0.load(Ordering::Acquire) as usize).min(self.labels.len());
         self.labels[..count].iter().enumerate().filter_map(move |(number, label)| {
@@ -331,7 +331,7 @@ impl Shelf for &Tops {
 
 impl Part<'_> {
     /// A block for `len` bytes in the hands of `holder`; free ones are on `shelf`.
-    /// Only the owner of the part asks, or who holds the lock that stands for it.
+    /// Only the owner of the part asks, or the holder of the lock that stands for it.
     ///
     /// # Errors
     /// [`Kind::TooLarge`] when the part has neither such a block nor room for one.

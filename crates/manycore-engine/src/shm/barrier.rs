@@ -37,7 +37,7 @@ pub struct Barrier {
     /// 1: broken until reset.
     broken: AtomicU32,
     phase: AtomicU32,
-    /// Who acts.
+    /// The process that runs the action.
     actor: AtomicU64,
     /// A call that is being made, for whoever must finish it: 0, or group and call.
     calling: AtomicU64,
@@ -156,7 +156,7 @@ impl Barrier {
         told.map(|_| ())
     }
 
-    /// Breaks the barrier: who waits is turned away, and so is everybody who comes.
+    /// Breaks the barrier: waiting parties are turned away, and so are all that come later.
     ///
     /// # Errors
     /// [`Kind::Interrupted`]: call again.
@@ -167,7 +167,7 @@ impl Barrier {
         Ok(())
     }
 
-    /// Turns away who waits, and begins anew.
+    /// Turns away the waiting parties, and begins anew.
     ///
     /// # Errors
     /// [`Kind::Interrupted`]: call again.

@@ -223,8 +223,8 @@ impl Lease {
     /// New pages are written by the kernel and warm ones through the mapping: measured a
     /// core, new pages 2.8 GB/s by `pwrite` against 1.7 through the mapping; warm ones
     /// 18 GB/s through the mapping, 5 to 7 where this process has to map them first.
-    /// The kernel lets one writer at a time into a file, so who does not get the turn uses the
-    /// mapping: two cores then make 4.1 GB/s of new pages, not 2.9.
+    /// The kernel lets one process at a time write to a file. A process that does not get the turn writes
+    /// through the mapping: two cores then make 4.1 GB/s of new pages, not 2.9.
     ///
     /// # Safety
     /// The bytes at `source` stay allocated during the call, and nobody else uses the

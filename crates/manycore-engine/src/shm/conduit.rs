@@ -19,7 +19,7 @@ pub struct Words {
     /// Held by the sender, and by the receiver, whose turn it is.
     sending: Line<Mutex>,
     receiving: Line<Mutex>,
-    /// Where senders wait for room, receivers for messages, and who joins for the end of work.
+    /// Where senders wait for room, receivers for messages, and `join` for the end of work.
     senders: Waiters,
     receivers: Waiters,
     joiners: Waiters,
@@ -292,7 +292,7 @@ impl<'a> Conduit<'a> {
                 return false;
             }
             let next = done.wrapping_add(1);
-            // AcqRel: who joins sees what was done before each of the reports.
+            // AcqRel: a joining process sees what was done before each of the reports.
             match self.words.done.0.compare_exchange(done, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => done = now,

@@ -14,7 +14,7 @@ const SLEEPERS: u32 = 2;
 /// Counts in the upper bits how often the flag was set.
 const ONE: u32 = 4;
 
-/// A flag. Who waits while it is set goes on, also if it is cleared before he looks.
+/// A flag. A waiter goes on once the flag was set, also if it is cleared before the waiter looks.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Event {
@@ -34,7 +34,7 @@ impl Event {
         self.word.load(Ordering::Relaxed) & SLEEPERS != 0
     }
 
-    /// Sets the flag and wakes everybody who waits for it.
+    /// Sets the flag and wakes all waiters.
     pub fn set(&self) {
         let mut seen = self.word.load(Ordering::Relaxed);
         // Release, also if the flag is set already: who sees it set sees what came before this.

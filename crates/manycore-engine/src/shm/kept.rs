@@ -20,7 +20,7 @@ use crate::sync::{AtomicU32, Ordering};
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Kept<L, T> {
-    /// Who has it may load, and whoever may write by it, store.
+    /// Its holder may load, and, if the lock is held for writing, store.
     pub lock: L,
     /// 1: somebody died or failed with the lock in hand.
     poisoned: AtomicU32,

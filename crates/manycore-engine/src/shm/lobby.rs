@@ -61,7 +61,7 @@ impl std::fmt::Debug for Entries {
     }
 }
 
-/// One who waits.
+/// A waiting process or thread.
 #[repr(C)]
 #[derive(Debug, Default)]
 struct Waiter {
@@ -88,7 +88,7 @@ impl Waiter {
     fn tell(&self, call: Call) -> bool {
         let mut state = self.state();
         while matches!(state, WAITING | ASLEEP) {
-            // Release: pairs with the Acquire of the one who waits.
+            // Release: pairs with the Acquire of the waiter.
             match self.state.compare_exchange(state, call.state(), Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => {
                     if state == ASLEEP {
@@ -162,14 +162,14 @@ impl Lobby {
         count
     }
 
-    /// Calls everybody who waits under `ticket`. Under the mutex.
+    /// Calls all waiters of `ticket`. Under the mutex.
     pub fn call_group(&self, ticket: u32, call: Call) {
         for entry in self.entries().iter().filter(|entry| entry.ticket.load(Ordering::Relaxed) == ticket) {
             entry.tell(call);
         }
     }
 
-    /// Whether somebody who waits under `ticket` has died.
+    /// Whether a waiter of `ticket` has died.
     pub fn any_lost(&self, ticket: u32) -> bool {
         self.entries()
             .iter()
@@ -198,7 +198,7 @@ impl Lobby {
                 return self.go(entry);
             }
             let nap = nap(deadline)?;
-            // The caller of this one wakes nobody who has not said that he sleeps.
+            // The caller of this waiter makes a system call only if the waiter has said that it sleeps.
             let asleep = entry.state.compare_exchange(WAITING, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
             if !matches!(asleep, Ok(_) | Err(ASLEEP)) {
                 return self.go(entry);
@@ -218,7 +218,7 @@ impl Lobby {
         match entry.state.swap(FREE, Ordering::Acquire) {
             CALLED => Ok(Call::Come),
             TURNED_AWAY => Ok(Call::Away),
-            state => Err(Error::corrupt(format_args!("one who waits was told {state}"))),
+            state => Err(Error::corrupt(format_args!("a waiter was told {state}"))),
         }
     }
 

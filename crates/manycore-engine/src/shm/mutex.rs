@@ -67,7 +67,7 @@ impl Mutex {
         self.exchange(0, own_name())
     }
 
-    /// Gives the mutex back and wakes one who waits.
+    /// Gives the mutex back and wakes one waiter.
     ///
     /// Whoever calls this has it: an owner that lives is never relieved.
     #[inline]

@@ -2,16 +2,16 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// What all who wait at one place have learned: how many waits in a row spinning has
+/// What the waiters of one place have learned: how many waits in a row spinning has
 /// not ended.
 ///
 /// A sleep and its wake cost 50 microseconds where a spinner sees the change after
 /// one or two; but a spinner burns the processor that the one it waits for may need.
 /// So it spins for as long as a sleep would cost, until that was in vain a few times.
-/// Then it sleeps at once. But two who have both learned to sleep would never find out
-/// that they need not; so now and then one spins: often for a moment, for the one who
-/// was just woken and whose answer is on its way; seldom for as long as the other takes
-/// to wake up and answer.
+/// Then it sleeps at once. Two processes that have both learned to sleep would never find out
+/// that spinning pays again. So some waits spin all the same: many of them for a moment,
+/// because the other process may just have been woken; a few of them for as long as the other
+/// process needs to wake up and answer.
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct Patience(AtomicU32);

@@ -47,7 +47,7 @@ struct Reader {
     threads: AtomicU32,
 }
 
-/// Who reads: to be given back by [`RwLock::leave`].
+/// A reader's entry: to be given back by [`RwLock::leave`].
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Place(usize);

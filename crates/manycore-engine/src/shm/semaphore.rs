@@ -16,9 +16,9 @@ pub const MOST: u32 = u32::MAX >> 1;
 
 /// A counting semaphore that gets the units of dead processes back.
 ///
-/// That needs to be known who holds how many; so it ends, for good, with the first
-/// release by a process that holds none: from then on the semaphore is a counter of
-/// events, in which units belong to nobody.
+/// For that, the semaphore records how many units each process holds. The first release by a
+/// process that holds none ends this for good: from then on the semaphore counts events, and
+/// its units belong to no process.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Semaphore {

@@ -13,7 +13,7 @@ const REVOKED: u64 = 4;
 /// The seat number that stands for the caller itself when it withdraws a task.
 pub const CALLER: u16 = u16::MAX;
 
-/// Who holds an entry, in one word: phase, seat, and the position in the queue
+/// The holder of an entry, in one word: phase, seat, and the position in the queue
 /// under which it was published.
 ///
 /// The position makes a late worker harmless: one that was stopped between

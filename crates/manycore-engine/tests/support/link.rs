@@ -108,7 +108,7 @@ impl Link {
             match self.try_send(value) {
                 Sent::Done(_) => return,
                 Sent::Full => drop(patiently(|| self.conduit().wait_room(None))),
-                // Memory comes back in silence; who waits for it looks again and again.
+                // Memory comes back in silence; a sender that waits for it looks again and again.
                 _ => support::thread::yield_now(),
             }
         }

@@ -91,7 +91,7 @@ impl Event {
         self.0.is_set()
     }
 
-    /// Set the flag, and wake everybody who waits for it.
+    /// Set the flag, and wake all that wait for it.
     fn set(&self) {
         self.0.set();
     }

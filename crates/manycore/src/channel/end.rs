@@ -4,7 +4,7 @@
 //! other; so the kernel counts them, in all processes, the dead and those that are
 //! still on their way. Whoever waits looks now and then whether the other end is there.
 //! So that it need not wait for the next look, the last sender of a process leaves a
-//! message without bytes, a *nudge*; who finds the line cut leaves one for the next.
+//! message without bytes, a *nudge*; a process that finds the line cut leaves one for the next.
 
 use crate::error::Result;
 use crate::passing;
@@ -63,7 +63,7 @@ impl Core {
         Ok(core)
     }
 
-    /// Makes one who waits for a message look whether anybody is left to send one.
+    /// Makes one waiting receiver look whether any sender is left.
     pub(super) fn nudge(&self) {
         let until = Instant::now().checked_add(NUDGE);
         let _ = self.channel.try_send(Message::of(&[]), Wait::Until(until));

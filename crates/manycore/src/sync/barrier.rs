@@ -89,7 +89,7 @@ impl Barrier {
         }
     }
 
-    /// Breaks the barrier: who waits is turned away, and so is everybody who comes.
+    /// Breaks the barrier: waiting parties are turned away, and so are all that come later.
     ///
     /// # Errors
     /// Where shared memory is damaged.
@@ -97,7 +97,7 @@ impl Barrier {
         Ok(patiently(|| self.0.abort())?)
     }
 
-    /// Turns away who waits, and begins anew, broken or not.
+    /// Turns away the waiting parties, and begins anew, broken or not.
     ///
     /// # Errors
     /// As [`Barrier::abort`].

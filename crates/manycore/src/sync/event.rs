@@ -41,7 +41,7 @@ impl Event {
         self.0.is_set()
     }
 
-    /// Sets it, and wakes everybody who waits for it.
+    /// Sets the event, and wakes all processes and threads that wait for it.
     pub fn set(&self) {
         self.0.set();
     }

@@ -23,7 +23,7 @@ const F_SETSIG: i32 = 10;
 
 /// The end to keep and the end to give to one other process.
 ///
-/// One pipe for each process: who is signalled is written down in the open file,
+/// One pipe for each process: the receiver of the signal is written down in the open file,
 /// which processes that inherit the same end would share.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let (given, kept) = pipe_with(PipeFlags::CLOEXEC).map_err(refused("creating a lifeline (pipe)"))?;

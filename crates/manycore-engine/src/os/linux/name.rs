@@ -53,7 +53,7 @@ pub fn is_gone(name: u64, own: u64) -> bool {
         return true;
     }
     // Somebody lives under that number. The pidfd does not keep it from being given
-    // away, but a name that no longer fits is the name of somebody who is gone.
+    // away, but a name that no longer fits is the name of a process that is gone.
     born(name) != 0
         && born(own) != 0
         && stat(&pid.as_raw_nonzero().to_string()).is_some_and(|stat| stat.born != born(name))

@@ -28,7 +28,7 @@ impl Bell {
         Bell(fd)
     }
 
-    /// Wakes the waiter, or the next one who waits.
+    /// Wakes the waiter, or the next one to wait.
     pub fn ring(&self) {
         // The counter is full only after 2^64 rings nobody heard: it rings then, too.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
