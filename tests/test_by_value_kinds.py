@@ -121,6 +121,17 @@ KINDS = {
         fine = (pool.apply(look, (Plain,)) == ({"x": int, "y": "str"}, {"x": int, "y": str})
                 and pool.apply(typing.get_type_hints, (Mapping,)) == {"key": float})
     """,
+    "annotated methods": """
+        class Thing:
+            def add(self, x: int, other: "Thing | None" = None) -> float:
+                return x + 1.5
+            @staticmethod
+            def twice(x: list[int]) -> int:
+                return 2 * x[0]
+        def look(thing):
+            return thing.add(1), thing.twice([4]), type(thing).twice.__annotations__, type(thing).add.__annotations__["x"]
+        fine = pool.apply(look, (Thing(),)) == (2.5, 8, {"x": list[int], "return": int}, int)
+    """,
     "a class that names itself": """
         @dataclasses.dataclass
         class Node:

@@ -31,7 +31,7 @@ from types import CellType, FunctionType, ModuleType
 from weakref import WeakKeyDictionary
 
 from . import _initialized, _main_module, process
-from ._by_value_kinds import annotations_of, is_dispatcher, reduce_dispatcher, reducers
+from ._by_value_kinds import annotations_of, evaluated, is_dispatcher, reduce_dispatcher, reducers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -314,9 +314,13 @@ def _attributes(function: FunctionType) -> dict[str, Any]:
         attributes["__qualname__"] = function.__qualname__
     attributes["__doc__"] = function.__doc__
     if sys.version_info >= (3, 14):
-        # The function that makes the annotations: their names may be defined by nobody yet.
-        if function.__annotate__ is not None:
-            attributes["__annotate__"] = function.__annotate__
+        # The function that makes the annotations: their names may be defined by nobody yet. A method's has all that
+        # its class is made of.
+        annotate = function.__annotate__
+        if annotate is not None and "__classdict__" in annotate.__code__.co_freevars:
+            attributes["__annotations__"] = evaluated(function)
+        elif annotate is not None:
+            attributes["__annotate__"] = annotate
     elif function.__annotations__:
         attributes["__annotations__"] = function.__annotations__
     if getattr(function, "__type_params__", ()):

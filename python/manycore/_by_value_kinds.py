@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import FunctionType
     from typing import Any
 
-__all__ = ["annotations_of", "is_dispatcher", "reduce_dispatcher", "reducers"]
+__all__ = ["annotations_of", "evaluated", "is_dispatcher", "reduce_dispatcher", "reducers"]
 
 
 def reducers() -> dict[type, Callable[[Any], Any]]:
@@ -199,8 +199,15 @@ def annotations_of(cls: type) -> dict[str, Any] | None:
 
     if annotationlib.get_annotate_from_class_namespace(cls.__dict__) is None:
         return cls.__dict__.get("__annotations_cache__")
+    return evaluated(cls)
+
+
+def evaluated(annotated: Any) -> dict[str, Any]:
+    """Return the annotations of a class or a function on CPython 3.14 and later; what they name and is not there, or not
+    there yet, as forward references."""
+    import annotationlib  # type: ignore[import-not-found]
+
     try:
-        return dict(annotationlib.get_annotations(cls))
+        return dict(annotationlib.get_annotations(annotated))
     except Exception:
-        # They name something that does not exist, or not yet.
-        return dict(annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF))
+        return dict(annotationlib.get_annotations(annotated, format=annotationlib.Format.FORWARDREF))
