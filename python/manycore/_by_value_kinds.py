@@ -203,8 +203,9 @@ def annotations_of(cls: type) -> dict[str, Any] | None:
 
 
 def evaluated(annotated: Any) -> dict[str, Any]:
-    """Return the annotations of a class or a function on CPython 3.14 and later; what they name and is not there, or not
-    there yet, as forward references."""
+    """Return the annotations of a class or a function on CPython 3.14 and later.
+
+    What they name and is not there, or not there yet, is a forward reference."""
     import annotationlib  # type: ignore[import-not-found]
 
     try:
