@@ -7,7 +7,8 @@ A child by spawn or forkserver imports the main module, so what it defines is fo
 - importing it would start processes again: the program has no `if __name__ == "__main__":`. Children then import the
   code above the statement that starts the first process, quietly; what is defined below comes by value.
 
-A forked child has all that was there when it was forked, and what is defined later comes by value.
+A forked child has everything that its parent had at the fork. Functions and classes that the parent defines later come
+by value.
 
 So this module knows, of a main module of which not everything is found, what is: the names and what they were bound to
 when processes were started. While everything is found, as in a program with a main guard, nothing is recorded, and

@@ -160,7 +160,7 @@ class _TaskQueue:
         self._keep = None if "_work" in vars(owner) else weakref.WeakMethod(owner._keep)
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put a pair: a sequence of tasks, and what is called with their number, or None."""
+        """Put a pair: a sequence of tasks, and None or a function that is called with the number of the tasks."""
         if item is None:
             return
         with self._lock:

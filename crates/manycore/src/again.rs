@@ -69,9 +69,9 @@ impl Retries {
         !self.again.is_empty()
     }
 
-    /// Nothing is run again any more. Gives how many calls waited.
-    pub(crate) fn abandon(&mut self) -> usize {
+    /// Nothing is run again any more.
+    pub(crate) fn abandon(&mut self) {
         self.written.clear();
-        self.again.abandon()
+        self.again.abandon();
     }
 }

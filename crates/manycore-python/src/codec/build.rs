@@ -52,7 +52,8 @@ impl Decoder {
         match tag & !SHARED {
             tag::OBJECT => {
                 let shape = self.shape()?;
-                self.object(py, shape, tag, offset, depth, owed)
+                let place = self.announce(tag, offset);
+                self.object(py, shape, place, depth, owed)
             }
             tag::LIST => self.list_open(tag, offset, depth, owed),
             tag::TUPLE => {
@@ -95,7 +96,8 @@ impl Decoder {
             tag::OBJECT_NEW => self.object_new(py, tag, offset, depth, owed),
             tag::NAMED => {
                 let shape = self.shape()?;
-                self.named(py, shape, tag, offset, depth, owed)
+                let place = self.announce(tag, offset);
+                self.named(py, shape, place, depth, owed)
             }
             tag::NAMED_NEW => self.named_new(py, tag, offset, depth, owed),
             tag::REDUCE => {
@@ -283,24 +285,11 @@ impl Decoder {
         let direct = state::is_direct(py, &class, &names, in_dict);
         self.shapes.push(Shape { class, names, in_dict, direct });
         let shape = self.shapes.len() - 1;
-        self.object_at(py, shape, place, depth, owed)
-    }
-
-    fn object(
-        &mut self,
-        py: Python<'_>,
-        shape: usize,
-        tag: u8,
-        offset: usize,
-        depth: u32,
-        owed: usize,
-    ) -> Result<Owned, Fault> {
-        let place = self.announce(tag, offset);
-        self.object_at(py, shape, place, depth, owed)
+        self.object(py, shape, place, depth, owed)
     }
 
     /// An instance with a shape: made, then its values read, then they are put in.
-    fn object_at(
+    fn object(
         &mut self,
         py: Python<'_>,
         shape: usize,
@@ -338,23 +327,10 @@ impl Decoder {
         // SAFETY: attached; a class.
         let fields = named::fields(py, class.as_ptr().cast()).map_err(|error| Fault::raise(py, error))?;
         self.shapes.push(Shape { class, names: Vec::new(), in_dict: count, direct: fields == Some(count) });
-        self.named_at(py, self.shapes.len() - 1, place, depth, owed)
+        self.named(py, self.shapes.len() - 1, place, depth, owed)
     }
 
     fn named(
-        &mut self,
-        py: Python<'_>,
-        shape: usize,
-        tag: u8,
-        offset: usize,
-        depth: u32,
-        owed: usize,
-    ) -> Result<Owned, Fault> {
-        let place = self.announce(tag, offset);
-        self.named_at(py, shape, place, depth, owed)
-    }
-
-    fn named_at(
         &mut self,
         py: Python<'_>,
         shape: usize,

@@ -2,7 +2,6 @@
 
 use super::clock;
 use super::watch::open_process;
-use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::OwnedFd;
 
 /// What a process calls itself that serves the whole program, whichever task has started it: the tracker of shared memory.
@@ -17,7 +16,7 @@ pub fn started_since(pid: u32, since: u64) -> Vec<OwnedFd> {
     // The kernel tells the start of a process in ticks since the machine's start, rounded down.
     let ago = clock::now().saturating_sub(since);
     let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-    let earliest = boot_time().saturating_sub(ago) / tick.max(1);
+    let earliest = clock::since_boot().saturating_sub(ago) / tick.max(1);
     let (mut found, mut parents) = (Vec::new(), vec![(pid, earliest)]);
     while let Some((parent, earliest)) = parents.pop() {
         for child in children(parent) {
@@ -30,11 +29,6 @@ pub fn started_since(pid: u32, since: u64) -> Vec<OwnedFd> {
         }
     }
     found
-}
-
-fn boot_time() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 /// The children of every thread of a process.
