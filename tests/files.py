@@ -10,9 +10,9 @@ The standard package fails by itself now and then, as when a pool is terminated 
 its tests failed in a file, they are run again, alone, up to three times in all, and the sum says how many. A file whose
 run was killed, so that the rest of it is unknown, is run again whole.
 
-manycore has one try. With `--look-again`, a file in which its tests failed is run once more; if it passes then, the exit
-code is 0, and the sum calls it unsteady. A test that fails once in thousands of runs has to be seen and mended, but it
-does not say that the change at hand is at fault.
+manycore has one try. With `--look-again`, a file in which its tests failed is run again, up to twice; if it passes then,
+the exit code is 0, and the sum calls it unsteady. A test that fails once in thousands of runs has to be seen and mended,
+but it does not say that the change at hand is at fault.
 """
 
 import collections
@@ -33,6 +33,8 @@ LONG = ("test_pool_payloads", "test_codec", "test_process", "test_connection", "
 #: How often the standard package's tests are tried before they count as failed.
 TRIES = 3
 LOOK_AGAIN = "--look-again"
+#: How often manycore's own tests are looked at again, when that is asked for.
+LOOKS = 2
 NOTHING_COLLECTED = 5
 BLAMED = re.compile(r"^(?:FAILED|ERROR) (\S+)|=== watchdog: (\S+) does not let go", re.MULTILINE)
 PROGRESS_FAILED = re.compile(r"^(?:tests/\S+ )?[.sxX]*[FE][.sxXFE]*(?: *\[ *\d+%\])?$", re.MULTILINE)
@@ -43,12 +45,12 @@ CLOSING = re.compile(r"^(?:=+ )?((?:\d+ |no tests ran ).*?in [\d.]+s.*?)(?: =+)?
 
 
 class Run:
-    """One file's tests, or `only` some of them, by their node names; `tries` it has had before. `unsteady`: it has failed
-    by manycore's own tests, and is looked at again."""
+    """One file's tests, or `only` some of them, by their node names; `tries` it has had before. `failures`: how often
+    manycore's own tests have failed in it."""
 
-    def __init__(self, path, options, only=(), tries=0, unsteady=False):
+    def __init__(self, path, options, only=(), tries=0, failures=0):
         self.path, self.options, self.only = path, options, only
-        self.tries, self.unsteady = tries + 1, unsteady
+        self.tries, self.failures = tries + 1, failures
         self.name = os.path.basename(path)
         self.log = tempfile.TemporaryFile(mode="w+", errors="replace")
         # The cache is one for all; a file's own run by hand fills it.
@@ -75,13 +77,13 @@ class Run:
                 # They are counted by the run in which they pass, or fail for the last time.
                 del counts["failed"], counts["error"]
                 counts["run again"] = len(blamed)
-                following = functools.partial(Run, self.path, self.options, blamed, self.tries, self.unsteady)
+                following = functools.partial(Run, self.path, self.options, blamed, self.tries, self.failures)
             elif blamed:
                 counts = collections.Counter({"run again": 1})
-                following = functools.partial(Run, self.path, self.options, (), self.tries, self.unsteady)
-            elif LOOK_AGAIN in self.options and not self.unsteady:
-                counts = collections.Counter(unsteady=1)
-                following = functools.partial(Run, self.path, self.options, self.only, 0, True)
+                following = functools.partial(Run, self.path, self.options, (), self.tries, self.failures)
+            elif LOOK_AGAIN in self.options and self.failures < LOOKS:
+                counts = collections.Counter(unsteady=int(self.failures == 0))
+                following = functools.partial(Run, self.path, self.options, self.only, 0, self.failures + 1)
             verdict = "again" if following else "FAILED"
         print(f"{verdict}  {self.name}: {line}", flush=True)
         return verdict, counts, following
