@@ -1,9 +1,12 @@
 """What pickle cannot send by name: lambdas, local functions and classes, their instances, closures and variables."""
 
 import abc
+import argparse
+import ast
 import collections
 import concurrent.futures
 import dataclasses
+import dis
 import enum
 import functools
 import operator
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import threading
 import types
+import typing
 
 import pytest
 
@@ -443,11 +447,13 @@ def test_cloudpickle_is_imported_for_classes_only(mp, tmp_path):
 import sys
 import manycore as mp
 
+names = ("cloudpickle", "dis", "manycore._by_value", "manycore._from_value")
+
 def square(x):
     return x * x
 
 def loaded():
-    return [name for name in ("cloudpickle", "manycore._by_value") if name in sys.modules]
+    return [name for name in names if name in sys.modules]
 
 if __name__ == "__main__":
     for method in {("fork", "forkserver", "spawn")}:
@@ -457,11 +463,38 @@ if __name__ == "__main__":
     assert loaded() == []
     with mp.get_context("spawn").Pool(1) as pool:
         assert pool.map(lambda x: x + 1, range(3)) == [1, 2, 3]
-        assert pool.apply(loaded) == ["manycore._by_value"]
-    assert loaded() == ["manycore._by_value"]
+        assert pool.apply(loaded) == ["manycore._from_value"]
+    assert loaded() == ["manycore._by_value", "manycore._from_value"]
 """)
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_names_of_a_code_are_those_that_dis_finds(mp):
+    """In the code of a whole library, before it has run and afterwards, when the interpreter has specialized it."""
+    from manycore import _code_names
+
+    operations = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+
+    def found(code):
+        names = [one.argval for one in dis.get_instructions(code) if one.opname in operations]
+        for const in code.co_consts:
+            if isinstance(const, types.CodeType):
+                names += found(const)
+        return names
+
+    codes = [code for module in (argparse, ast, typing, pickle) for code in codes_of(module)]
+    assert len(codes) > 300
+    # More than 256 names, so that the number of one does not fit into an instruction.
+    codes.append(compile("\n".join(f"name{i}.attribute{i}" for i in range(400)), "many", "exec"))
+    for code in codes:
+        assert set(_code_names.names_of(code).variables) == set(found(code)), code
+
+
+def codes_of(module):
+    values = [*vars(module).values()]
+    values += [value for cls in values if isinstance(cls, type) for value in vars(cls).values()]
+    return [value.__code__ for value in values if isinstance(value, types.FunctionType)]
 
 
 def test_pickles_of_ours_are_ordinary_ones(mp):

@@ -8,16 +8,8 @@ cannot import.
 Functions are written by us: the code by `marshal`, which knows its own interpreter's code, and beside it what
 cloudpickle sends along, too: the global variables that the code names, closures, defaults, attributes. That takes a
 millisecond to import, where cloudpickle takes ten in a program that has not loaded `dataclasses`, `typing` and
-`logging` already; and the namespaces below need it. Classes, and whatever else pickle refuses, are cloudpickle's.
-
-**Namespaces.** The functions of one module that came to a child share one dictionary of global variables there. What
-a message brings replaces what an earlier one has brought, so a function that a later cell defines anew is the new
-one. But a variable that the pool's initializer has set in this worker stays as it set it: that is what initializers
-are for. In a process that is nobody's child each message has namespaces of its own: a function that comes back as a
-result must not change the program's variables.
-
-**Classes.** A class has a number, and is one object in each process: instances sent one after the other are of the
-same class, and those that come back to where the class was made are of that very class.
+`logging` already; and the namespaces of `_from_value`, which reads what is written here, need it. Classes, and whatever
+else pickle refuses, are cloudpickle's.
 """
 
 from __future__ import annotations
@@ -26,23 +18,19 @@ import _pickle as pickle  # type: ignore[import-not-found]
 import io
 import marshal
 import sys
-from _weakrefset import WeakSet
 from types import CellType, FunctionType, ModuleType
-from weakref import WeakKeyDictionary
 
-from . import _initialized, _main_module, process
+from . import _main_module
 from ._by_value_kinds import annotations_of, evaluated, is_dispatcher, reduce_dispatcher, reducers
+from ._code_names import names_of
+from ._from_value import cloud_module, find_namespace, make_class, make_function, set_class, set_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
     from typing import Any
 
 __all__ = ["dumps"]
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Writing
 
 
 class _NeedsCloudpickleError(Exception):
@@ -191,7 +179,7 @@ class _CloudPickler(Pickler):
         """Return the reducers for types that pickle refuses."""
         cls = _CloudPickler
         if cls._known is None:
-            known = dict(_cloud().Pickler._dispatch_table)
+            known = dict(cloud_module().Pickler._dispatch_table)
             # A file's content would travel in its place, and the bytes of a memory in that of a view of it: silently.
             known[io.TextIOWrapper] = _reduce_file
             known.pop(memoryview, None)
@@ -200,7 +188,7 @@ class _CloudPickler(Pickler):
         return cls._known
 
     def _reduce_class(self, cls: Any) -> Any:
-        cloud = _cloud()
+        cloud = cloud_module()
         reduced = cloud._class_reduce(cls)
         if reduced is NotImplemented:
             reduced = cloud._dynamic_class_reduce(cls)
@@ -247,40 +235,6 @@ def is_found(obj: Any) -> bool:
     if found is not obj:
         return False
     return module_name not in _main_module.NAMES or _main_module.is_known(obj, name)
-
-
-class _Names:
-    """What a code names: global variables, and everything, attributes included."""
-
-    __slots__ = ("all", "variables")
-
-    def __init__(self, code: CodeType) -> None:
-        import dis
-
-        self.variables: dict[str, None] = {}
-        self.all: set[str] = set()
-        codes = [code]
-        for one in codes:
-            self.all.update(one.co_names)
-            for instruction in dis.get_instructions(one):
-                # The last two are the body of a class, which looks into its own names first.
-                if instruction.opname in _GLOBAL_OPERATIONS:
-                    self.variables[instruction.argval] = None
-            codes += [const for const in one.co_consts if isinstance(const, type(code))]
-
-
-_GLOBAL_OPERATIONS = frozenset(
-    ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-)
-_names: WeakKeyDictionary[CodeType, _Names] = WeakKeyDictionary()
-
-
-def names_of(code: CodeType) -> _Names:
-    """Return what `code`, and the code within, names."""
-    names = _names.get(code)
-    if names is None:
-        names = _names[code] = _Names(code)
-    return names
 
 
 def _submodules(values: list[Any], names: set[str]) -> list[ModuleType]:
@@ -360,7 +314,7 @@ def _reduce_module(module: ModuleType) -> Any:
         return importlib.import_module, (module.__name__,)
     if "cloudpickle" not in sys.modules:
         raise _NeedsCloudpickleError
-    return _cloud()._module_reduce(module)
+    return cloud_module()._module_reduce(module)
 
 
 def _reduce_file(file: Any) -> Any:
@@ -368,79 +322,3 @@ def _reduce_file(file: Any) -> Any:
         if file is getattr(sys, name):
             return getattr, (sys, name)
     raise TypeError(f"cannot pickle '_io.{type(file).__name__}' object")
-
-
-def _cloud() -> Any:
-    import cloudpickle.cloudpickle
-
-    return cloudpickle.cloudpickle
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Reading
-
-# By the name of the module that the functions are of.
-_shared: dict[str, dict[str, Any]] = {}
-# The classes that messages have brought into being here.
-_received: WeakSet[type] = WeakSet()
-
-
-def find_namespace(name: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the global variables for functions of the module `name`; None: those of no module."""
-    import builtins
-
-    fresh = {**given, "__builtins__": builtins}
-    if name is None or process.parent_process() is None:
-        return fresh
-    name = _main_module.shared_name(name)
-    main = sys.modules["__main__"]
-    if name == "__main__" and _main_module.is_session(main):
-        # A module in which no code has run has none, and imports by compiled modules look for them here.
-        main.__dict__.setdefault("__builtins__", builtins)
-        return main.__dict__
-    return _shared.setdefault(name, fresh)
-
-
-def make_function(code: bytes, namespace: dict[str, Any], cells: tuple[CellType, ...]) -> FunctionType:
-    """Return a function without what it refers to."""
-    return FunctionType(marshal.loads(code), namespace, None, None, cells or None)
-
-
-def set_function(function: FunctionType, state: tuple[Any, ...]) -> None:
-    """Give a function of `make_function` what it refers to."""
-    attributes, own, variables, contents, _ = state
-    for name, value in attributes.items():
-        setattr(function, name, value)
-    if own:
-        function.__dict__.update(own)
-    scope = function.__globals__
-    kept = _initialized.kept.get(_main_module.shared_name(attributes["__module__"]))
-    if kept:
-        for name in names_of(function.__code__).variables:
-            source = kept.get(name, {})
-            if name in source:
-                variables[name] = source[name]
-    scope.update(variables)
-    for cell, value in contents:
-        cell.cell_contents = value
-
-
-def make_class(make: Callable[..., type], args: tuple[Any, ...]) -> type:
-    """Return the class of a number: the one that is here, or a new one without its contents."""
-    cloud = _cloud()
-    known = cloud._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
-    if known is not None:
-        return known
-    made = make(*args)
-    _received.add(made)
-    return made
-
-
-def set_class(cls: type, state: Any) -> None:
-    """Give a class of `make_class` its contents. One that this program has made itself, or its initializer has changed,
-    has them."""
-    if cls in _received and not _initialized.is_kept(cls):
-        contents, slots, members = state
-        _cloud()._class_setstate(cls, (contents, slots))
-        for name, attributes in members.items():
-            vars(getattr(cls, name)).update(attributes)

@@ -148,7 +148,7 @@ def _parts(obj: Any) -> Iterator[tuple[tuple[str, str], Any]]:
 
 
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[tuple[str, str], Any]]:
-    from ._by_value import names_of
+    from ._code_names import names_of
 
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:

@@ -357,7 +357,7 @@ def _is_unchanged(obj: Any, name: str, seen: set[int]) -> bool:
 
 
 def _uses_unchanged(function: FunctionType, seen: set[int]) -> bool:
-    from ._by_value import names_of
+    from ._code_names import names_of
 
     scope = sys.modules["__main__"].__dict__
     if function.__globals__ is not scope:
