@@ -402,14 +402,36 @@ def test_the_way_to_what_cannot_be_sent(pool, make):
         pool.apply(tasks.identity, (), {"model": model})
     items = [1] * 40
     items[33] = make()
-    with pytest.raises(TypeError, match=r"item 33\b"):
-        pool.map(tasks.identity, items, chunksize=7)
+    for verb in (pool.map, pool.imap, pool.imap_unordered):
+        with pytest.raises(TypeError, match=r"item 33\b"):
+            list(verb(tasks.identity, items, chunksize=7))
     with pytest.raises(
         (TypeError, AttributeError, pickle.PicklingError),
         match="variable 'model' of the function around it, attribute 'inner",
     ):
         pool.map(lambda x: model, [1])
     assert pool.apply(tasks.square, (2,)) == 4
+
+
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_results_that_cannot_be_sent_have_no_number(mp, pool, chunksize):
+    """The number of a result in its chunk would mean nothing to the program."""
+    for verb in (pool.map, pool.imap):
+        with pytest.raises(mp.pool.MaybeEncodingError) as caught:
+            list(verb(lambda x: [x, threading.Lock()], range(8), chunksize=chunksize))
+        # Several results are tried together, and one by one then.
+        assert "item 1: cannot pickle" in str(caught.value)
+        assert "item 0" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", ["Queue", "SimpleQueue", "Lock", "Condition"])
+def test_what_is_only_inherited_says_so_wherever_it_stands(mp, pool, make):
+    shared = getattr(mp, make)()
+    model = Model()
+    model.inner = [shared]
+    for function in (lambda: shared, lambda: model):
+        with pytest.raises(RuntimeError, match=rf"^cannot send variable .*: {make} objects should only be shared"):
+            pool.apply(function)
 
 
 def test_what_cannot_be_sent_to_a_process(mp):

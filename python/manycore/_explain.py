@@ -29,20 +29,30 @@ _WORDS = ("pickle", "Can't get ", "local object", "not the same object")
 def explained(error: BaseException, obj: Any, root: str, dumps: Callable[[Any], object]) -> BaseException:
     """Return an exception of the type of `error`, why `obj` cannot be sent, that says where the reason lies.
 
-    `root` says what `obj` is: "call" (positional and named arguments), "process", "value", or the number of the first
-    of the items that it consists of. `dumps` pickles. An error that is not the pickler's own is returned as it is.
+    `root` says what `obj` is: "call" (positional and named arguments), "process", "value", "results" (of several
+    tasks), or the number of the first of the items that it consists of. `dumps` pickles. An error that is not the
+    pickler's own is returned as it is.
     """
     kind = type(error)
-    if kind.__module__ not in ("builtins", "_pickle", "pickle") or not any(word in str(error) for word in _WORDS):
+    if not _is_the_picklers(error):
         return error
     try:
         path, culprit, reason = _Search(dumps).find(obj, root, error)
         place = _spoken(path)
         said = f"cannot send {place}: {reason}" if place else str(reason)
-        return kind(f"{said}. {_advice(culprit)}")
+        if _is_the_picklers(reason):
+            return kind(f"{said}. {_advice(culprit)}")
+        # The object itself has refused, and has said what to do.
+        return (type(reason) if type(reason).__module__ == "builtins" else kind)(said)
     except Exception:
         # To explain runs code of the objects; whatever that does, the reason itself must come through.
         return error
+
+
+def _is_the_picklers(error: BaseException) -> bool:
+    """Return whether `error` is one of the pickler itself, and not of the code of an object that it has called."""
+    own = type(error).__module__ in ("builtins", "_pickle", "pickle")
+    return own and any(word in str(error) for word in _WORDS)
 
 
 class _Search:
@@ -62,6 +72,8 @@ class _Search:
             step, obj, error = found
             path.append(step)
             seen.append(obj)
+            if not _is_the_picklers(error):
+                break
             parts = _parts(obj)
         return path, obj, error
 
@@ -99,6 +111,8 @@ def _roots(obj: Any, root: str) -> Iterator[tuple[tuple[str, str], Any]]:
         yield ("", "the target"), obj._target
         yield from _arguments(obj._args, obj._kwargs)
         yield from ((("attribute", name), value) for name, value in vars(obj).items() if name not in _OF_A_PROCESS)
+    elif root == "results":
+        yield from ((("", "the result"), item) for item in obj)
     elif root.isdigit():
         yield from ((("", f"item {int(root) + number}"), item) for number, item in enumerate(obj))
     else:

@@ -401,19 +401,19 @@ def _note_start(main: ModuleType) -> None:
     global _first_start
     if _first_start is not None and _first_start[0]() is main:
         return
-    frame = _module_frame(sys._getframe(1))
+    frame = module_frame(sys._getframe(1))
     by_thread = frame is None
     if by_thread:
         # The main module has started a thread, which starts processes, and goes on meanwhile; it may import something.
         threading = sys.modules.get("threading")
         ident = None if threading is None else threading.main_thread().ident
-        frame = None if ident is None else _module_frame(sys._current_frames().get(ident), main)
+        frame = None if ident is None else module_frame(sys._current_frames().get(ident), main)
     # Whatever starts a process while it is imported itself is no matter of a guard in the main module.
     if frame is not None and frame.f_globals is main.__dict__:
         _first_start = ref(main), frame.f_lineno, by_thread
 
 
-def _module_frame(frame: FrameType | None, module: ModuleType | None = None) -> FrameType | None:
+def module_frame(frame: FrameType | None, module: ModuleType | None = None) -> FrameType | None:
     """Return the innermost frame, from `frame` outwards, that runs a module's file; of `module` itself, if given."""
     while frame is not None:
         # What the program gives to exec() has no lines in its file.
@@ -438,7 +438,8 @@ def failure_to_report() -> Exception | None:
     error = failure if isinstance(failure, Exception) else RuntimeError(f"the main module ends the worker: {failure!r}")
     error.add_note(
         "A worker process raised this while it imported the main module of the program. Everything at the top level of "
-        "that module runs in each worker, too: what only the program itself can do belongs below\n\n"
+        "that module, and of those that it imports, runs in each worker, too: what only the program itself can do "
+        "belongs below\n\n"
         '    if __name__ == "__main__":\n'
     )
     return error

@@ -75,12 +75,21 @@ def get_command_line(**kwds: object) -> list[str]:
     return [os.fsdecode(get_executable()), *_args_from_interpreter_flags(), "-c", program, "--multiprocessing-fork"]
 
 
+def _starter() -> str:
+    """Return which module is at a start of a process, in words."""
+    frame = _main_module.module_frame(sys._getframe())
+    name = None if frame is None else frame.f_globals.get("__name__")
+    if frame is None or name == "__mp_main__":
+        return "The main module"
+    return f"The module {name!r} ({frame.f_code.co_filename}, line {frame.f_lineno})"
+
+
 def _check_not_importing_main() -> None:
     if getattr(process.current_process(), "_inheriting", False):
         raise RuntimeError(
             "a new process was to be started before the current one has finished its bootstrapping phase.\n\n"
-            "The main module starts a process while it is being imported by a child process. Start processes only\n"
-            "below the line that keeps imported code apart from the program:\n\n"
+            f"{_starter()} starts a process while a child process imports it.\n"
+            "Start processes only below the line that keeps imported code apart from the program, or in a function:\n\n"
             "    if __name__ == '__main__':\n"
             "        freeze_support()  # only needed if the program will be frozen into an executable\n"
             "        ...\n"

@@ -5,7 +5,6 @@
 //! something that only happens when results are taken, and pulling it from the
 //! same thread would never end.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
-use crate::codec::Scratch;
+use crate::codec::{Scratch, What};
 use crate::core::{Core, lock, name_of};
 use crate::imap::IMapIterator;
 use crate::options::Wishes;
@@ -212,12 +211,12 @@ impl Lazy {
         drop(input);
         // Before it can be taken, which counts it off.
         *lock(&self.open) += 1;
-        let whole = 0..chunk.bind(py).len();
+        let whole = Part { chunk: index, items: 0..chunk.bind(py).len() };
         if self.keeps_lists() {
             // Before it can be answered.
             self.lists.keep(py, index, &chunk);
         }
-        let sent = hooks::whole(py, || self.send(py, core, &chunk, whole.clone(), index, &placed));
+        let sent = hooks::whole(py, || self.send(py, core, &chunk, &whole, index, &placed));
         let mut input = lock(&self.input);
         match sent {
             Ok(true) => {
@@ -263,7 +262,7 @@ impl Lazy {
         py: Python<'_>,
         core: &Core,
         chunk: &Py<PyList>,
-        items: Range<usize>,
+        part: &Part,
         index: u64,
         placed: &Option<Arc<Function>>,
     ) -> PyResult<bool> {
@@ -281,9 +280,10 @@ impl Lazy {
         let chunk = chunk.bind(py);
         journey::submitting(py, core.file(), || {
             let mut encoder = Scratch::take();
-            encoder.encode_items(chunk, items.start, items.end)?;
+            let first = (part.chunk as usize).saturating_mul(self.chunksize).saturating_add(part.items.start);
+            encoder.encode_items(chunk, part.items.clone(), What::Items(first))?;
             let each = if self.wishes.is_each() { mode::EACH } else { 0 };
-            let keeps = if items.len() > 1 { Keeping::All } else { Keeping::Nothing };
+            let keeps = if part.items.len() > 1 { Keeping::All } else { Keeping::Nothing };
             core.send(py, &encoder, &self.job, index, (mode::MAP | each, keeps), &function, || self.task(py, index))
         })
     }
@@ -293,9 +293,7 @@ impl Lazy {
         let mut heard = Vec::new();
         while let Some((part, list)) = parts.next(py, &self.lists) {
             let (number, placed) = { (parts.number(), lock(&self.input).placed.clone()) };
-            match core
-                .run_again(py, || hooks::whole(py, || self.send(py, core, &list, part.items.clone(), number, &placed)))
-            {
+            match core.run_again(py, || hooks::whole(py, || self.send(py, core, &list, &part, number, &placed))) {
                 Ok(true) => parts.sent(part),
                 Ok(false) => {
                     parts.put_back(part);

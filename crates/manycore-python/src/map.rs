@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyRange};
 
 use crate::answers::{Each, left_behind, outcomes_of};
-use crate::codec::{self, Incoming, Scratch};
+use crate::codec::{self, Incoming, Scratch, What};
 use crate::core::{Core, lock, name_of};
 use crate::options::Wishes;
 use crate::worker::mode;
@@ -309,9 +309,9 @@ impl Map {
             if items.is_exact_instance_of::<PyRange>() {
                 let chunk = range.clone().map(|index| items.get_item(index)).collect::<PyResult<Vec<_>>>()?;
                 let chunk = PyList::new(py, chunk)?;
-                encoder.encode_items(&chunk, 0, range.len())?;
+                encoder.encode_items(&chunk, 0..range.len(), What::Items(range.start))?;
             } else {
-                encoder.encode_items(items, range.start, range.end)?;
+                encoder.encode_items(items, range.clone(), What::Items(range.start))?;
             }
             let (start, size) = (range.start, range.len());
             chunks.weigh_arguments(size, encoder.total_len());

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::buffer::adopt;
-use crate::codec::{self, Encoder, Incoming, Items};
+use crate::codec::{self, Encoder, Incoming, Items, What};
 use crate::core::Core;
 use crate::{gate, hooks, journey};
 
@@ -267,7 +267,7 @@ impl PoolWorker {
     fn send(&mut self, task: &Task, verdict: Verdict, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let file = self.worker.region().file().as_raw_fd();
         journey::sending(value.py(), file, || match value.cast_exact::<PyList>() {
-            Ok(list) if task.mode != mode::CALL => self.encoder.encode_items(list, 0, list.len()),
+            Ok(list) if task.mode != mode::CALL => self.encoder.encode_items(list, 0..list.len(), What::Results),
             _ => self.encoder.encode(value),
         })?;
         let (worker, bytes) = (&mut self.worker, self.encoder.total_len());

@@ -176,6 +176,8 @@ pub(crate) enum What {
     Call,
     /// Items of a list, the first of which has this number.
     Items(usize),
+    /// What a function has returned for several items.
+    Results,
 }
 
 /// Pickles `value`, by value what cannot go by name, with `reducers` as `merged_reducers` gives them. `refused` is why pickle did not.
@@ -197,6 +199,7 @@ pub(crate) fn dumps<'py>(
         What::Value => "value".to_owned(),
         What::Call => "call".to_owned(),
         What::Items(first) => first.to_string(),
+        What::Results => "results".to_owned(),
     };
     let pickled = dumps.call1((value, protocol, callback, reducers, refused, what))?;
     pickled.cast_into::<PyBytes>().map_err(|error| PyErr::from_value(error.into_inner()))

@@ -19,6 +19,8 @@
 //! interpreter in between, so no container changes while it is walked. The careful way holds what it walks.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use pyo3::exceptions::{PyException, PyOverflowError};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -121,13 +123,13 @@ impl Encoder {
         self.run(value.py(), NATIVE, What::Value, body, || Ok(value.clone()))
     }
 
-    /// `items[start..end]` of an exact list or tuple, as one list.
-    pub(crate) fn encode_items(&mut self, items: &Bound<'_, PyAny>, start: usize, end: usize) -> PyResult<()> {
+    /// `items[range]` of an exact list or tuple, as one list.
+    pub(crate) fn encode_items(&mut self, items: &Bound<'_, PyAny>, range: Range<usize>, what: What) -> PyResult<()> {
         // SAFETY: attached, and the caller holds the items.
-        let body = |this: &mut Self| unsafe { this.items(items.as_ptr(), start, end) };
-        self.run(items.py(), NATIVE, What::Items(start), body, || {
+        let body = |this: &mut Self| unsafe { this.items(items.as_ptr(), range.start, range.end) };
+        self.run(items.py(), NATIVE, what, body, || {
             let slice = PyList::empty(items.py());
-            for index in start..end {
+            for index in range.clone() {
                 slice.append(items.get_item(index)?)?;
             }
             Ok(slice.into_any())

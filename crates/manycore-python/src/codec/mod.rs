@@ -43,6 +43,7 @@ mod state;
 mod types;
 
 pub(crate) use bridge::with_flat;
+pub(crate) use by_value::What;
 pub(crate) use encode::Encoder;
 pub(crate) use incoming::{Incoming, Items, blank, decode, decode_call, decode_into};
 pub(crate) use pickle::{is_lasting, merged_reducers, prepare};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+use super::by_value::What;
 use super::pickle::set_extra_reducers;
 use super::{Encoder, Incoming, Items, decode, decode_call, decode_into, format};
 
@@ -69,7 +70,7 @@ pub(crate) fn encode_items_py<'py>(
     end: usize,
 ) -> PyResult<(usize, Bound<'py, PyBytes>)> {
     let mut encoder = Scratch::take();
-    encoder.encode_items(items, start, end)?;
+    encoder.encode_items(items, start..end, What::Items(start))?;
     flatten(items.py(), &encoder)
 }
 
