@@ -125,6 +125,32 @@ def test_a_worker_dies_in_the_midst_of_a_task(mp, ctx, others, count, tmp_path):
 
 
 @every_kind
+@pytest.mark.methods("fork")
+def test_a_worker_dies_between_two_looks(mp, ctx, kind, gate, monkeypatch):
+    """After the look for those that have ended, and before the ended are taken out of the list of workers."""
+    doomed = []
+    original = mp.pool.Pool._join_exited_workers
+
+    def join_exited_workers(workers):
+        for worker in doomed:
+            worker.kill()
+            mp.connection.wait([worker.sentinel])
+        doomed.clear()
+        return original(workers)
+
+    monkeypatch.setattr(mp.pool.Pool, "_join_exited_workers", staticmethod(join_exited_workers))
+    with make(mp, ctx, kind) as pool:
+        result = pool.apply_async(gate.arrive)
+        [pid] = gate.arrivals()
+        doomed += [worker for worker in pool._pool if worker.pid == pid]
+        pool._change_notifier.put(None)
+        assert outcomes(mp, [result]) == [None]
+        assert not doomed
+        check_usable(pool)
+    pool.join()
+
+
+@every_kind
 @pytest.mark.deadline(120)
 def test_random_kills(mp, ctx, kind):
     """Nothing hangs, and an answer is right or says that its worker is lost."""

@@ -169,6 +169,8 @@ class Parts:
                     hiring.replace(lambda: cls._maintain_pool(ctx, Process, processes, pool, *arguments), cls)
                 except Exception as error:
                     timeout = hiring.refused(error)
+            if hiring.owes_a_note():
+                continue
             cls._wait_for_updates([*cls._get_worker_sentinels(pool), *sentinels], change_notifier, timeout)
         taskqueue.put(None)
         util.debug("worker handler exiting")
@@ -398,6 +400,10 @@ class _Hiring:
                 self.taskqueue.put(([None] * len(asked), None))
         # A suspicion is settled only by a later task, and a pool that has nothing to do may get none for hours.
         return _pool_notes.LOOK_AGAIN if self.cache else PATIENCE
+
+    def owes_a_note(self) -> bool:
+        """Return whether a worker was taken out of the list since the look: its sentinel wakes nobody any more."""
+        return any(worker not in self.pool for worker in self.known.values())
 
     def end_the_deaf(self, asked: set[int]) -> None:
         """Kill the workers that go on waiting for tasks though they were asked to end, while the queue was empty.
