@@ -1,6 +1,7 @@
 """The runner of the Python tests tries the standard package's tests again, manycore's only where it is told to."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -78,3 +79,12 @@ def test_a_run_that_was_killed_is_run_again_whole(tmp_path):
     code, closing, counted = run(tmp_path, DEATH)
     assert (code, counted) == (0, {"beside": 4, "death": 2})
     assert "3 passed" in closing and "1 run again" in closing
+
+
+def test_the_map_of_the_tests_names_every_file():
+    folder = os.path.dirname(RUNNER)
+    with open(os.path.join(folder, "README.md")) as file:
+        subjects = file.read().partition("## Where to look")[2]
+    named = re.findall(r"`([a-z_]+)`", "".join(line.split("|")[2] for line in subjects.splitlines()[4:] if "|" in line))
+    files = [name[len("test_") : -len(".py")] for name in os.listdir(folder) if re.fullmatch(r"test_.*\.py", name)]
+    assert sorted(named) == sorted(files)
