@@ -150,6 +150,19 @@ def test_a_worker_dies_between_two_looks(mp, ctx, kind, gate, monkeypatch):
     pool.join()
 
 
+@pytest.mark.parametrize("end", ["close", "terminate"])
+@pytest.mark.methods("fork")
+def test_the_end_of_a_pool_that_waits_before_it_starts_a_worker(mp, ctx, end, monkeypatch):
+    from manycore import _pool_notes
+
+    monkeypatch.setattr(_pool_notes.Notes, "pause", 1000.0)
+    pool = make(mp, ctx, "OwnWorkers")
+    assert pool.apply(tasks.square, (3,)) == 9
+    getattr(pool, end)()
+    pool.join()
+    assert not pool._worker_handler.is_alive()
+
+
 @every_kind
 @pytest.mark.deadline(120)
 def test_random_kills(mp, ctx, kind):

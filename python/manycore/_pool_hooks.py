@@ -165,6 +165,11 @@ class Parts:
         while thread._state == "RUN" or (cache and thread._state != "TERMINATE"):
             timeout = hiring.look()
             if not hiring.is_over:
+                if pause := hiring.pause:
+                    # The end of the pool ends it early.
+                    connection.wait(sentinels, pause)
+                    if thread._state == "TERMINATE":
+                        break
                 try:
                     hiring.replace(lambda: cls._maintain_pool(ctx, Process, processes, pool, *arguments), cls)
                 except Exception as error:
@@ -436,10 +441,13 @@ class _Hiring:
         """Send a note to the thread that takes the answers."""
         self.outqueue.put(note)
 
+    @property
+    def pause(self) -> float:
+        """Seconds to wait before a worker is started."""
+        return 0.0 if self.notes is None else self.notes.pause
+
     def replace(self, maintain: Callable[[], object], cls: Any) -> None:
         """Start workers in place of those that have ended."""
-        if self.notes is not None:
-            self.notes.pause()
         owner = self.cache.owner() if self.notes is not None else None
         if owner is None or not _pool_parts.is_ours(cls, "_maintain_pool"):
             maintain()

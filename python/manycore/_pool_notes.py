@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 import weakref
 
 from . import _remote
@@ -303,7 +302,7 @@ class Notes:
         """Whether there is something to look at, or will be."""
         return bool(self._suspicions or self._expected)
 
-    def pause(self) -> None:
-        """Wait before a worker is started, if those before it were killed in their start."""
-        if self._killed:
-            time.sleep(min(LONGEST_PAUSE, LOOK_AGAIN * self._killed))
+    @property
+    def pause(self) -> float:
+        """Seconds to wait before a worker is started: some, if those before it were killed in their start."""
+        return min(LONGEST_PAUSE, LOOK_AGAIN * self._killed)
