@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import signal
+import struct
 import threading
 import warnings
 import weakref
@@ -161,6 +162,21 @@ def test_the_end_of_a_pool_that_waits_before_it_starts_a_worker(mp, ctx, end, mo
     getattr(pool, end)()
     pool.join()
     assert not pool._worker_handler.is_alive()
+
+
+def test_a_queue_with_the_rest_of_a_message_is_emptied(mp):
+    """Whoever empties it does not wait for what nobody will send."""
+    from manycore import _pool_hooks
+
+    queue = hooks.PipeQueue(mp.get_context())
+    with queue._reader, queue._writer:
+        os.write(queue._writer.fileno(), struct.pack("!i", 1_000_000) + b"the rest is missing")
+        _pool_hooks._drain(queue)
+        assert queue.empty()
+        assert queue._rlock.acquire(timeout=1)
+        queue._writer.close()
+        queue._rlock.release()
+        _pool_hooks._drain(queue)
 
 
 @every_kind

@@ -540,7 +540,10 @@ def _link(pid: int, descriptor: int) -> str | None:
 
 
 def _drain(inqueue: Any) -> None:
-    """Take out of a queue what can be had at once."""
+    """Take out of a queue what can be had at once.
+
+    Byte by byte, not by messages: where a worker was killed while it read, the rest of a message would be waited for.
+    """
     if hasattr(inqueue, "_channel"):
         # It has room for everything: nobody waits for it.
         return
@@ -548,9 +551,10 @@ def _drain(inqueue: Any) -> None:
     if lock is not None and not lock.acquire(timeout=_pool_notes.LOOK_AGAIN):
         return
     try:
-        while inqueue._reader.poll():
-            inqueue._reader.recv_bytes()
-    except (OSError, EOFError):
+        descriptor = inqueue._reader.fileno()
+        while connection.wait([descriptor], 0) and os.read(descriptor, 1 << 16):
+            pass
+    except (OSError, ValueError):
         pass
     finally:
         if lock is not None:
