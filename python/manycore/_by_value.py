@@ -47,11 +47,11 @@ def dumps(
 
     Raises what pickle raises for what cannot be sent at all.
     """
-    from . import reduction
+    from .reduction import ForkingPickler, register_late
 
     # The object may hold a socket although nothing has been pickled since the module of sockets came.
-    reduction.register_late()
-    reducers = {**reduction.ForkingPickler._extra_reducers, **(reducers or {})}
+    register_late()
+    reducers = {**ForkingPickler._extra_reducers, **(reducers or {})}
     if "cloudpickle" not in sys.modules:
         collected: list[Any] = []
         try:
