@@ -3,10 +3,10 @@
 import gc
 import importlib
 import itertools
-import os
 import pickle
 import signal
 import threading
+import weakref
 
 import pytest
 
@@ -149,8 +149,6 @@ def test_no_task_is_kept_alive(pool):
     class Thing:
         pass
 
-    import weakref
-
     things = [Thing() for _ in range(8)]
     references = [weakref.ref(thing) for thing in things]
     pool.map(lambda thing: thing, things, chunksize=1)
@@ -191,7 +189,7 @@ def test_a_caller_who_is_interrupted(pool, call):
     go_on, ended = threading.Event(), threading.Event()
 
     def task(*_):
-        os.kill(os.getpid(), signal.SIGUSR1)
+        send()
         go_on.wait(30)
         ended.set()
 
@@ -203,7 +201,7 @@ def test_a_caller_who_is_interrupted(pool, call):
         "wait": lambda: pool.map_async(task, [1]).wait(),
         "next": lambda: next(pool.imap(task, [1])),
     }
-    with alarm.raising(signal.SIGUSR1), pytest.raises(alarm.Alarm):
+    with alarm.raising(signal.SIGUSR1) as send, pytest.raises(alarm.Alarm):
         waits[call]()
     go_on.set()
     assert ended.wait(30)
@@ -395,6 +393,58 @@ def test_terminated_it_answers(mp, threads):
             result()
     gate.set()
     pool.join()
+
+
+@pytest.mark.parametrize("call", ["apply_async", "map_async", "starmap_async", "imap", "imap_unordered"])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_is_not_answered_keeps_its_pool(threads, call):
+    """A program may hold nothing but the result. Answered, it lets its pool end."""
+    gate, lives = threading.Event(), []
+
+    def square(x):
+        gate.wait()
+        return x * x
+
+    def begin():
+        pool = threads(2)
+        lives.append(weakref.ref(pool))
+        inputs = {"apply_async": (3,), "starmap_async": [(x,) for x in range(5)]}.get(call, range(5))
+        return getattr(pool, call)(square, inputs)
+
+    result = begin()
+    gc.collect()
+    assert lives[0]() is not None
+    gate.set()
+    values = result.get() if hasattr(result, "get") else sorted(result)
+    assert values == (9 if call == "apply_async" else [x * x for x in range(5)])
+    assert census.eventually(lambda: gc.collect() >= 0 and lives[0]() is None)
+    assert census.eventually(lambda: not [t for t in threading.enumerate() if "PoolWorker" in t.name])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_pool_whose_results_are_dropped_finishes_and_ends(threads):
+    seen, lives = [], []
+
+    def begin():
+        pool = threads(1)
+        lives.append(weakref.ref(pool))
+        pool.apply_async(seen.append, (1,))
+        pool.map_async(seen.append, range(2, 5))
+        pool.imap(seen.append, iter(range(5, 3000)))
+
+    begin()
+    assert census.eventually(lambda: gc.collect() >= 0 and lives[0]() is None)
+    assert sorted(seen) == list(range(1, 3000))
+
+
+def test_what_it_was_made_with(threads):
+    pool = threads(2, print, ("made",))
+    assert (pool._initializer, pool._initargs, pool._maxtasksperchild) == (print, ("made",), None)
+    assert pool._ctx.get_start_method() in ("fork", "spawn", "forkserver")
+    result = pool.apply_async(tasks.square, (2,), callback=print)
+    assert isinstance(result._job, int)
+    assert pool.imap(tasks.square, [1])._job > result._job
+    pool.terminate()
 
 
 def test_an_unclosed_pool_warns(threads):

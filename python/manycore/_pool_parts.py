@@ -59,7 +59,7 @@ HOOKS = (
 )
 
 # What programs read of a pool; `_core` and `_crew` are read of one whose class makes everything else by itself.
-VIEWS = ("_cache", "_core", "_crew", "_inqueue", "_outqueue", "_quick_put", "_taskqueue")
+VIEWS = ("_cache", "_core", "_crew", "_ctx", "_inqueue", "_outqueue", "_quick_put", "_taskqueue")
 
 # The hooks of each class of ours, as they are before somebody replaces them.
 _ours: dict[type, dict[str, Any]] = {}

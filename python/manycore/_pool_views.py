@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 
-from . import _engine, _pool_results, pool, util
+from . import _engine, _pool_results, context, pool, util
 from .context import ProcessError
 
 TYPE_CHECKING = False
@@ -61,10 +61,11 @@ class _ThreadCore:
         error_callback: Callable[[BaseException], object],
     ) -> None:
         """Start a call."""
-        from . import _threads
+        from ._thread_calls import Call
+        from ._thread_results import Result
 
-        result = _threads._Result(self._work, [None], 1, None, callback, error_callback)
-        self._work.tasks.put((result, 0, _threads._Call(function, kwargs), args))
+        result = Result(self, [None], 1, None, callback, error_callback)
+        self._work.tasks.put((result, 0, Call(function, kwargs), args))
 
 
 def _core_of(owner: Any) -> Any:
@@ -335,6 +336,8 @@ def _make_crew(owner: Any) -> Any:
 
 _MAKERS: dict[str, Callable[[Any], Any]] = {
     "_cache": _Cache,
+    # A pool of processes has its own; a pool of threads needs none, and must not settle the default start method.
+    "_ctx": lambda owner: context._default_context.get_context(),
     "_taskqueue": _make_taskqueue,
     "_inqueue": lambda owner: _Queue(owner, True),
     "_outqueue": lambda owner: _Queue(owner, False),

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import operator
 import threading
-import weakref
-from collections import deque
-from itertools import islice
 from queue import Empty, SimpleQueue
 
-from . import _forks, _pool_parts, _remote, context, pool, util
+from . import _forks, _pool_parts, context, pool, util
 from ._thread_calls import Call as _Call
 from ._thread_calls import Map as _Map
 from ._thread_calls import lost
+from ._thread_results import Result, Results, Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Unpack
 
     from ._options import JobOptions
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ThreadPool"]
 
 
-class _Work:
+class Work:
     """What the threads of one pool share. It does not know the pool, so that an unused pool can be collected."""
 
     def __init__(self, size: int) -> None:
@@ -36,7 +34,7 @@ class _Work:
         self.tasks: SimpleQueue[Any] = SimpleQueue()
         self.lock = threading.Lock()
         # Jobs that are not answered yet.
-        self.open: set[_Result | _Stream] = set()
+        self.open: set[Result | Stream] = set()
         self.closing = False
         self.terminated = False
         self.stopped = False
@@ -48,7 +46,7 @@ class _Work:
         # One callback at a time, as if a single thread called them; again by one that a callback has waited for.
         self.callbacks = threading.RLock()
         self.forked = False
-        _forks.renew(self, _Work.forget_in_child)
+        _forks.renew(self, Work.forget_in_child)
 
     def forget_in_child(self) -> None:
         """Be the copy in a forked child, which has none of the threads: what they had to answer fails."""
@@ -59,7 +57,7 @@ class _Work:
             job.forget_in_child(reason)
         self.open = set()
 
-    def accept(self, job: _Result | _Stream) -> None:
+    def accept(self, job: Result | Stream) -> None:
         with self.lock:
             if self.closing:
                 raise ValueError("Pool not running")
@@ -68,7 +66,7 @@ class _Work:
         if broken is not None:
             job.abort(broken)
 
-    def answered(self, job: _Result | _Stream) -> None:
+    def answered(self, job: Result | Stream) -> None:
         with self.lock:
             self.open.discard(job)
         self.stop_if_done()
@@ -84,7 +82,7 @@ class _Work:
     def close(self) -> None:
         with self.lock:
             self.closing = True
-            streams = [job for job in self.open if isinstance(job, _Stream)]
+            streams = [job for job in self.open if isinstance(job, Stream)]
         for stream in streams:
             stream.hurry()
         self.stop_if_done()
@@ -140,262 +138,6 @@ class _Work:
             del task, job, function, argument, value, failure
 
 
-class _Result:
-    """The result of a call or a map, as `Pool` gives it."""
-
-    _is_a_result = True
-
-    def __init__(
-        self,
-        work: _Work,
-        values: list[Any],
-        tasks: int,
-        chunksize: int | None,
-        callback: Callable[[Any], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
-    ) -> None:
-        self._work: _Work | None = work
-        self._lock = threading.Lock()
-        self._event = threading.Event()
-        self._values = values
-        self._number_left = tasks
-        # None: the result is the one value.
-        self._chunksize = chunksize
-        self._failure: BaseException | None = None
-        self._callbacks = callback, error_callback
-        work.accept(self)
-        if tasks == 0:
-            self._answer()
-
-    def ready(self) -> bool:
-        """Say whether the result is there."""
-        return self._event.is_set()
-
-    def successful(self) -> bool:
-        """Say whether the task returned without raising. ValueError before it is ready."""
-        if not self._event.is_set():
-            raise ValueError(f"{self!r} not ready")
-        return self._failure is None
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the result is there, for `timeout` seconds at the longest."""
-        self._event.wait(util.limit(timeout))
-
-    def get(self, timeout: float | None = None) -> Any:
-        """Return the value or raise what the task raised; TimeoutError after `timeout` seconds."""
-        # An event that is set is not asked to wait, which takes its lock: at a fork another thread may have had it.
-        if not self._event.is_set() and not self._event.wait(util.limit(timeout)):
-            raise context.TimeoutError
-        if self._failure is not None:
-            raise self._failure
-        return self._value
-
-    @property
-    def _value(self) -> Any:
-        return self._values[0] if self._chunksize is None else self._values
-
-    @property
-    def _success(self) -> bool:
-        return self._failure is None
-
-    def settle(self, place: int, value: Any, failure: BaseException | None) -> None:
-        """Take in the result of one task."""
-        with self._lock:
-            if self._number_left == 0:
-                return
-            self._number_left -= 1
-            if failure is not None:
-                self._failure = self._failure or failure
-            elif self._chunksize is None:
-                self._values[0] = value
-            else:
-                self._values[place * self._chunksize : (place + 1) * self._chunksize] = value
-            if self._number_left:
-                return
-        self._answer()
-
-    def forget_in_child(self, reason: BaseException) -> None:
-        """Fail without a word to anybody."""
-        self._lock, self._event = threading.Lock(), threading.Event()
-        self._number_left, self._failure = 0, reason
-        self._work, self._callbacks = None, (None, None)
-        self._event.set()
-
-    def abort(self, reason: BaseException) -> None:
-        """Fail, unless everything is done."""
-        with self._lock:
-            if self._number_left == 0:
-                return
-            self._number_left = 0
-            self._failure = reason
-        self._answer()
-
-    def _answer(self) -> None:
-        work, self._work = self._work, None
-        called = self._callbacks[self._failure is not None]
-        self._callbacks = None, None
-        assert work is not None
-        if called is not None:
-            with work.callbacks:
-                raised = _remote.call_back(called, self._value if self._failure is None else self._failure)
-            if raised is not None:
-                # As in a pool of processes, it takes the place of the outcome.
-                if self._failure is not None:
-                    _remote.keep_in_context(raised, self._failure)
-                self._failure = raised
-        self._event.set()
-        work.answered(self)
-
-    def __class_getitem__(cls, item: Any) -> Any:
-        from types import GenericAlias
-
-        return GenericAlias(cls, item)
-
-
-class _Stream:
-    """A lazy map: what its feeder, the threads and the iterator share."""
-
-    def __init__(self, work: _Work, ordered: bool, chunksize: int, window: int) -> None:
-        self.work = work
-        self.ordered = ordered
-        self.chunksize = chunksize
-        self.window: float = window
-        # Of a lock that its holder may take again: a collection may drop the iterator in a thread that holds the lock.
-        self.changed = threading.Condition()
-        self.sent = self.arrived = self.taken = 0
-        self.ready: deque[tuple[list[Any] | None, BaseException | None]] = deque()
-        self.early: dict[int, tuple[list[Any] | None, BaseException | None]] = {}
-        self.complete = False
-        # Nobody can take results any more.
-        self.dropped = False
-        self.failure: BaseException | None = None
-        work.accept(self)
-
-    def feed(self, function: Callable[[list[Any]], list[Any]], source: Iterator[Any]) -> None:
-        """Pull the input, no further ahead of the taker than the window allows. The body of a thread."""
-        failure = None
-        try:
-            while self._wait_for_room():
-                chunk = list(islice(source, self.chunksize))
-                if not chunk:
-                    break
-                with self.changed:
-                    if self.complete:
-                        break
-                    place, self.sent = self.sent, self.sent + 1
-                self.work.tasks.put((self, place, function, chunk))
-        except BaseException as error:
-            # Raised where the results are taken, after those of the items before it.
-            failure = error
-        self._end(failure)
-
-    def _wait_for_room(self) -> bool:
-        with self.changed:
-            while not self.complete and self.sent - self.taken >= self.window:
-                self.changed.wait()
-            return not self.complete
-
-    def settle(self, place: int, value: Any, failure: BaseException | None) -> None:
-        """Take in the result of one chunk."""
-        with self.changed:
-            if self._is_done():
-                return
-            if not self.ordered:
-                self.ready.append((value, failure))
-            else:
-                self.early[place] = value, failure
-                while (first := self.taken + len(self.ready)) in self.early:
-                    self.ready.append(self.early.pop(first))
-            self.arrived += 1
-            if self.dropped:
-                self.ready.clear()
-                self.early.clear()
-                self.taken = self.arrived
-            self.changed.notify_all()
-        self._answer_if_done()
-
-    def take(self, timeout: float | None) -> tuple[list[Any] | None, BaseException | None]:
-        """Return the next chunk of results, or why there is none."""
-        with self.changed:
-            if not self.changed.wait_for(lambda: self.ready or self._is_done(), util.limit(timeout)):
-                raise context.TimeoutError
-            if self.ready:
-                self.taken += 1
-                self.changed.notify_all()
-                return self.ready.popleft()
-            failure, self.failure = self.failure, None
-            raise failure or StopIteration
-
-    def _is_done(self) -> bool:
-        return self.complete and self.arrived >= self.sent
-
-    def _end(self, failure: BaseException | None) -> None:
-        with self.changed:
-            if not self.complete:
-                self.complete, self.failure = True, failure
-                self.changed.notify_all()
-        self._answer_if_done()
-
-    def _answer_if_done(self) -> None:
-        with self.changed:
-            done = self._is_done()
-        if done:
-            self.work.answered(self)
-
-    def hurry(self) -> None:
-        """Pull all of the input: nobody is to wait for a taker any more."""
-        with self.changed:
-            self.window = float("inf")
-            self.changed.notify_all()
-
-    def abort(self, reason: BaseException) -> None:
-        """Give no more results than there are."""
-        with self.changed:
-            if not self.complete or self.arrived < self.sent:
-                self.complete, self.failure = True, reason
-                self.sent = self.arrived
-                self.changed.notify_all()
-        self.work.answered(self)
-
-    def forget_in_child(self, reason: BaseException) -> None:
-        """Give no more results than there are."""
-        self.changed = threading.Condition()
-        self.complete, self.failure, self.sent = True, reason, self.arrived
-
-    def abandon(self) -> None:
-        """Run what is left, as close() and join() promise, and keep no results: nobody can take them."""
-        self.dropped = True
-        if not self.complete:
-            with self.changed:
-                self.taken = self.arrived
-                self.changed.notify_all()
-
-
-class _Results:
-    """The iterator over a lazy map."""
-
-    _is_an_iterator = True
-
-    def __init__(self, stream: _Stream) -> None:
-        self._stream = stream
-        self._items: deque[Any] = deque()
-        weakref.finalize(self, stream.abandon).atexit = False
-
-    def __iter__(self) -> _Results:
-        return self
-
-    def next(self, timeout: float | None = None) -> Any:
-        """Return the next result; TimeoutError after `timeout` seconds, StopIteration when there is none."""
-        if not self._items:
-            values, failure = self._stream.take(timeout)
-            if failure is not None:
-                raise failure
-            self._items.extend(values)  # type: ignore[arg-type]
-        return self._items.popleft()
-
-    __next__ = next
-
-
 class ThreadPool(pool.Pool):
     """A pool of threads of this process, with the methods of `Pool`.
 
@@ -430,14 +172,14 @@ class ThreadPool(pool.Pool):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._processes = processes
+        self._initializer, self._initargs, self._maxtasksperchild = initializer, initargs, None
         if _pool_parts.is_hooked(type(self)):
             from ._hooked_pool import set_up
 
             self._is_hooked = True
-            self._initializer, self._initargs, self._maxtasksperchild = initializer, initargs, None
             self._ctx = context._default_context.get_context()
             return set_up(self)
-        self._work = _Work(processes)
+        self._work = Work(processes)
         self._pool: list[Any] = []
         self._terminate = util.Finalize(self, self._work.terminate, exitpriority=15)
         for _ in range(processes):
@@ -516,7 +258,7 @@ class ThreadPool(pool.Pool):
         if self._is_hooked:
             return super().apply_async(func, args, kwds, callback, error_callback)
         self._check_running()
-        result = _Result(self._work, [None], 1, None, callback, error_callback)
+        result = Result(self, [None], 1, None, callback, error_callback)
         self._work.tasks.put((result, 0, _Call(func, kwds), args))
         return result
 
@@ -538,7 +280,7 @@ class ThreadPool(pool.Pool):
         values, tasks = [None] * len(items), -(-len(items) // size)
         # As in the standard package, nobody is called where there was nothing to do.
         called = (callback, error_callback) if items else (None, None)
-        result = _Result(self._work, values, tasks, size, *called)
+        result = Result(self, values, tasks, size, *called)
         run = _Map(func, mapper)
         with self._work.putting:
             for place in range(tasks):
@@ -559,11 +301,11 @@ class ThreadPool(pool.Pool):
         self._check_running()
         pool._check_imap(chunksize, buffersize)
         source = iter(iterable)
-        stream = _Stream(self._work, ordered, chunksize, buffersize or pool.WINDOW)
+        stream = Stream(self, ordered, chunksize, buffersize or pool.WINDOW)
         feeder = threading.Thread(target=stream.feed, args=(_Map(func, pool.mapstar), source), name="manycore-feeder")
         feeder.daemon = True
         feeder.start()
-        return _Results(stream)
+        return Results(stream)
 
     def close(self) -> None:
         """Accept no more jobs. The threads end when those accepted are done."""
