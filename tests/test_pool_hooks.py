@@ -437,3 +437,96 @@ def test_an_ordinary_pool_stays_the_engines(mp, script):
     assert "_pool_hooks" not in loaded
     assert "_pool_work" not in loaded
     assert program.finish() == 0
+
+
+# --- results that a program has replaced ---
+
+
+def own_class(module, name, calls):
+    class Own(getattr(module, name)):
+        def _set(self, *args):
+            calls.append(name)
+            super()._set(*args)
+
+    return Own
+
+
+@pytest.mark.parametrize("pool_of", ["Pool", "ThreadPool"])
+@pytest.mark.parametrize("name", ["ApplyResult", "MapResult", "IMapIterator", "IMapUnorderedIterator"])
+def test_a_replaced_class_of_results(mp, monkeypatch, name, pool_of):
+    module, calls = module_of(mp), []
+    monkeypatch.setattr(module, name, own_class(module, name, calls))
+    with getattr(module, pool_of)(2) as pool:
+        check_every_verb(pool)
+        results = {
+            "ApplyResult": lambda: pool.apply_async(tasks.square, (2,)),
+            "MapResult": lambda: pool.map_async(tasks.square, [2]),
+            "IMapIterator": lambda: pool.imap(tasks.square, [2]),
+            "IMapUnorderedIterator": lambda: pool.imap_unordered(tasks.square, [2]),
+        }
+        assert isinstance(results[name](), getattr(module, name))
+    pool.join()
+    assert name in calls
+
+
+@pytest.mark.parametrize("pool_of", ["Pool", "ThreadPool"])
+@pytest.mark.parametrize(
+    "name, method, call",
+    [
+        ("IMapIterator", "next", lambda pool: pool.imap(tasks.square, [3]).next()),
+        ("IMapIterator", "__next__", lambda pool: next(pool.imap(tasks.square, [3]))),
+        ("IMapUnorderedIterator", "_set", lambda pool: next(pool.imap_unordered(tasks.square, [3]))),
+        ("ApplyResult", "get", lambda pool: pool.apply_async(tasks.square, (3,)).get()),
+        ("ApplyResult", "wait", lambda pool: pool.apply(tasks.square, (3,))),
+        ("MapResult", "_set", lambda pool: pool.map(tasks.square, [3])[0]),
+    ],
+)
+def test_a_replaced_method_of_results(mp, monkeypatch, name, method, call, pool_of):
+    """As in the recipe by which a wait can be interrupted: `next` gets a time limit that never ends."""
+    module, calls = module_of(mp), []
+    own = getattr(getattr(module, name), method)
+
+    def replacement(self, *args, **kwargs):
+        calls.append(method)
+        return own(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(module, name), method, replacement)
+        with getattr(module, pool_of)(2) as pool:
+            assert call(pool) == 9
+            assert calls
+        pool.join()
+    with getattr(module, pool_of)(1) as pool:
+        assert call(pool) == 9
+    pool.join()
+
+
+@pytest.mark.only("manycore", reason="there every pool is one")
+def test_a_pool_after_the_program_has_put_everything_back(mp, monkeypatch):
+    module = module_of(mp)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.IMapIterator, "next", lambda self: None)
+        patch.setattr(module, "MapResult", own_class(module, "MapResult", []))
+        with module.Pool(1) as pool:
+            assert hasattr(pool, "_task_handler")
+        pool.join()
+    with module.Pool(1) as pool:
+        assert not hasattr(pool, "_task_handler")
+    pool.join()
+
+
+def test_a_context_with_queues_of_its_own(mp, ctx):
+    made = []
+
+    class Own(type(ctx)):
+        def SimpleQueue(self):
+            made.append(self)
+            return super().SimpleQueue()
+
+        def get_context(self, method=None):
+            return self
+
+    with module_of(mp).Pool(2, context=Own()) as pool:
+        check_every_verb(pool)
+    pool.join()
+    assert len(made) >= 2

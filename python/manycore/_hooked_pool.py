@@ -12,12 +12,14 @@ import weakref
 
 from . import _pool_hooks, _pool_views, pool, util
 from ._pool_notes import Notes
-from ._pool_results import FORKED, ApplyResult, Cache, IMapIterator, IMapUnorderedIterator
+from ._pool_results import FORKED, Cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
+
+    from ._pool_results import ApplyResult
 
 __all__ = ["Core", "Crew", "set_up"]
 
@@ -110,7 +112,9 @@ class Core(_pool_views.Routed):
     ) -> ApplyResult:
         """Start a call."""
         _check_ours(owner)
-        result = ApplyResult(owner, callback, error_callback)
+        # By its name in `pool`, which a program may have replaced.
+        kind: Any = pool.ApplyResult
+        result = kind(owner, callback, error_callback)
         owner._taskqueue.put(([(result._job, 0, function, args, kwargs or {})], None))
         return result
 
@@ -144,7 +148,7 @@ class Core(_pool_views.Routed):
     ) -> Any:
         """Start a lazy map. Its input is read as the queue of tasks takes it, unless the program says how far ahead."""
         _check_ours(owner)
-        kind: Any = IMapIterator if ordered else IMapUnorderedIterator
+        kind: Any = pool.IMapIterator if ordered else pool.IMapUnorderedIterator
         result = kind(owner)
         tasks: Any = source
         if chunksize > 1:

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Workers", "install", "is_hooked"]
+__all__ = ["Workers", "has_own_way", "install", "is_hooked"]
 
 
 class _Part:
@@ -75,10 +75,12 @@ def install(cls: type) -> None:
 
 
 def is_hooked(cls: type) -> bool:
-    """Return whether somebody has replaced a part of the pools of class `cls`, or the function of their workers."""
+    """Return whether somebody has replaced a part of pools of class `cls`, or the function or results of all pools."""
     # It is there when somebody has put it there: the module finds ours elsewhere.
     worker = vars(sys.modules[f"{__package__}.pool"]).get("worker")
     if worker is not None and worker is not _original_worker():
+        return True
+    if _has_own_results():
         return True
     for kind in cls.__mro__:
         ours, theirs = _ours.get(kind, {}), vars(kind)
@@ -88,9 +90,26 @@ def is_hooked(cls: type) -> bool:
     return False
 
 
-def is_foreign(process: Any) -> bool:
-    """Return whether `process` is a class of processes that cannot be watched by the engine, for want of a sentinel."""
-    return isinstance(process, type) and not hasattr(process, "sentinel")
+def _has_own_results() -> bool:
+    """Return whether somebody has replaced a class of results, or a method of one."""
+    results = sys.modules.get(f"{__package__}._pool_results")
+    if results is None:
+        return False
+    names = vars(sys.modules[f"{__package__}.pool"])
+    return any(names.get(name, ours) is not ours for name, ours in results.OURS.items()) or results.is_patched()
+
+
+def has_own_way(ctx: Any) -> bool:
+    """Return whether pools of the context `ctx` have processes, queues or a pickler that the engine does not know."""
+    # A process without a sentinel cannot be watched.
+    if isinstance(ctx.Process, type) and not hasattr(ctx.Process, "sentinel"):
+        return True
+    queue = getattr(ctx.SimpleQueue, "__func__", ctx.SimpleQueue)
+    # The contexts of the standard package have none of their own.
+    if queue.__module__ not in (f"{__package__}.context", "multiprocessing.context"):
+        return True
+    reduction = sys.modules.get(f"{__package__}.reduction")
+    return reduction is not None and reduction.replaced_pickler() is not None
 
 
 def is_ours(cls: type, name: str) -> bool:

@@ -304,5 +304,24 @@ class Cache(dict[int, "ApplyResult | IMapIterator"]):
             self.notifier.put(None)
 
 
-for _class in (ApplyResult, MapResult, IMapIterator, IMapUnorderedIterator):
+_CLASSES = (ApplyResult, MapResult, IMapIterator, IMapUnorderedIterator)
+for _class in _CLASSES:
     _class.__module__ = "manycore.pool"
+
+
+# What a program may replace, as it was before: the names in `pool`, and what is in the classes.
+OURS = {"AsyncResult": ApplyResult, **{_class.__name__: _class for _class in _CLASSES}}
+_CALLED_BY_SYNTAX = ("__init__", "__iter__", "__next__", "__del__")
+
+
+def _parts(cls: type) -> dict[str, Any]:
+    # Python itself keeps notes in a class, under names such as `__annotations_cache__`.
+    return {name: part for name, part in vars(cls).items() if not name.startswith("__") or name in _CALLED_BY_SYNTAX}
+
+
+_before = [_parts(_class) for _class in _CLASSES]
+
+
+def is_patched() -> bool:
+    """Return whether a program has put something into these classes, which results of the engine would not have."""
+    return [_parts(cls) for cls in _CLASSES] != _before

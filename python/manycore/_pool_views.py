@@ -116,7 +116,8 @@ def map_by(
     length = len(items)
     if chunksize is None:
         chunksize = max(1, -(-length // (4 * max(1, len(owner._pool)))))
-    result = _pool_results.MapResult(owner, chunksize if length else 0, length, callback, error_callback)
+    kind: Any = pool.MapResult
+    result = kind(owner, chunksize if length else 0, length, callback, error_callback)
     if length:
         chunks = owner._get_tasks(function, items, chunksize)
         owner._taskqueue.put((owner._guarded_task_generation(result._job, mapper, chunks), None))

@@ -320,6 +320,9 @@ class BaseContext:
     @reducer.setter
     def reducer(self, reduction: Any) -> None:
         globals()["reduction"] = reduction
+        from ._engine import pickler_patched
+
+        pickler_patched()
 
     def _check_available(self) -> None:
         pass

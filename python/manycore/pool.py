@@ -131,7 +131,7 @@ class Pool:
             _options.size("memory_limit", memory_limit),
             _options.size("max_worker_rss", max_worker_rss),
         )
-        if _pool_parts.is_hooked(type(self)) or _pool_parts.is_foreign(self._ctx.Process):
+        if _pool_parts.is_hooked(type(self)) or _pool_parts.has_own_way(self._ctx):
             from ._hooked_pool import set_up
 
             if not (task_timeout is memory_limit is max_worker_rss is finalizer is None):

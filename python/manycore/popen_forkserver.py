@@ -6,7 +6,7 @@ import io
 import os
 import sys
 
-from . import context, forkserver, popen_fork, reduction, spawn, util
+from . import context, forkserver, popen_fork, spawn, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Popen(popen_fork.Popen):
         pickled = io.BytesIO()
         context.set_spawning_popen(self)
         try:
-            reduction.dump(process_obj, pickled)
+            context.reduction.dump(process_obj, pickled)
         finally:
             context.set_spawning_popen(None)
         held: list[int] = []

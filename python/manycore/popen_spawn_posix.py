@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 
-from . import context, popen_fork, reduction, spawn, util
+from . import context, popen_fork, spawn, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Popen(popen_fork.Popen):
         preparation["family"] = self.duplicate_for_child(util.family())
         context.set_spawning_popen(self)
         try:
-            reduction.dump(preparation, message)
-            reduction.dump(process_obj, message)
+            context.reduction.dump(preparation, message)
+            context.reduction.dump(process_obj, message)
         finally:
             context.set_spawning_popen(None)
         held: list[int] = []

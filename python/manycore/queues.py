@@ -53,6 +53,10 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
+# Programs give queues another pickler by replacing `_ForkingPickler`.
+sys.modules[__name__].__class__ = reduction.Watched
+
+
 class _Closed:
     """In the place of a channel that was closed."""
 

@@ -9,6 +9,7 @@ import copyreg
 import io
 import os
 import sys
+import types
 from abc import ABCMeta
 
 from . import _main_module, context, process
@@ -82,6 +83,61 @@ class ForkingPickler(pickle.Pickler, metaclass=_PicklerType):
 
 
 register = ForkingPickler.register
+
+# As they are before a program replaces one of them.
+_OURS = ForkingPickler, vars(ForkingPickler)["dumps"], vars(ForkingPickler)["loads"]
+
+
+def replaced_pickler() -> Any:
+    """Return the class that a program has put in the place of `ForkingPickler`, or given other methods; else None.
+
+    Queues and pools pickle with it. The standard package asks for it once, when it loads its module of queues; here it
+    is asked for whenever something is pickled.
+    """
+    queues = sys.modules.get(f"{__package__}.queues")
+    found = None if queues is None else vars(queues).get("_ForkingPickler")
+    if found is None:
+        found = context.reduction.ForkingPickler
+    if found is _OURS[0] and (vars(found)["dumps"], vars(found)["loads"]) == _OURS[1:]:
+        return None
+    return found
+
+
+class _Pickled:
+    """What a program's own pickler has written, on its way to what unpickles for that program."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: Any) -> None:
+        self._data = bytes(data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self._data,)
+
+
+def _unpickle(data: bytes) -> Any:
+    pickler = replaced_pickler() or ForkingPickler
+    return pickler.loads(data)
+
+
+def _for_queue(obj: Any) -> Any:
+    """Return `obj` as a queue is to send it. The engine asks when a pickler may have been replaced."""
+    pickler = replaced_pickler()
+    return obj if pickler is None else _Pickled(pickler.dumps(obj))
+
+
+class Watched(types.ModuleType):
+    """A module whose pickler a program may replace; the engine is told of it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in ("ForkingPickler", "_ForkingPickler"):
+            from ._engine import pickler_patched
+
+            pickler_patched()
+
+
+sys.modules[__name__].__class__ = Watched
 
 
 _sockets_known = False

@@ -15,6 +15,7 @@ use std::os::fd::AsRawFd;
 
 use crate::buffer::adopt;
 use crate::codec::{self, Incoming, Scratch, flatten, with_flat};
+use crate::connection::for_queue;
 use crate::gate;
 use crate::journey;
 
@@ -254,7 +255,8 @@ impl PyChannel {
 /// Encodes `value`; false when its owner was told that this is not possible.
 fn encode(encoder: &mut Scratch, owner: Option<&Bound<'_, PyAny>>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = value.py();
-    let Err(error) = encoder.encode(value) else { return Ok(true) };
+    let outcome = for_queue(value).and_then(|value| encoder.encode(&value));
+    let Err(error) = outcome else { return Ok(true) };
     let Some(owner) = owner.filter(|_| error.is_instance_of::<PyException>(py)) else { return Err(error) };
     if let Some(traceback) = error.traceback(py) {
         // Before 3.12 an exception that is on its way keeps its traceback apart.

@@ -68,6 +68,15 @@ pub(crate) fn pickler_patched() {
     PATCHED.store(true, Ordering::Relaxed);
 }
 
+/// `value` as a queue is to send it: pickled, if a program has a pickler of its own.
+pub(crate) fn for_queue<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static FOR_QUEUE: Known<Py<PyAny>> = Known::new();
+    if !PATCHED.load(Ordering::Relaxed) {
+        return Ok(value.clone());
+    }
+    FOR_QUEUE.import(value.py(), "manycore.reduction", "_for_queue")?.call1((value,))
+}
+
 /// Unpickles `message`, a bytes object; its byte strings that were received apart are `buffers`.
 pub(super) fn loads<'py>(
     py: Python<'py>,
