@@ -409,3 +409,56 @@ def test_killed_at_any_moment_of_a_creation(script):
     running.finish()
     prefix = f"manycore_killed_{os.getpid()}"
     assert census.eventually(lambda: not [name for name in os.listdir("/dev/shm") if name.startswith(prefix)])
+
+
+# --- a program that does without the tracker ---
+
+
+def test_replaced_functions_of_the_tracker(mp, shm, monkeypatch):
+    tracker, calls = importlib.import_module(f"{mp.__name__}.resource_tracker"), []
+    monkeypatch.setattr(tracker, "register", lambda *what: calls.append(("register", *what)))
+    monkeypatch.setattr(tracker, "unregister", lambda *what: calls.append(("unregister", *what)))
+    segment = shm.SharedMemory(create=True, size=10)
+    assert ("register", segment._name, "shared_memory") in calls
+    segment.close()
+    segment.unlink()
+    assert calls[-1] == ("unregister", segment._name, "shared_memory")
+    with pytest.raises(FileNotFoundError):
+        segment.unlink()
+    segment = shm.SharedMemory(create=True, size=10)
+    calls.clear()
+    with pytest.raises(FileExistsError):
+        shm.SharedMemory(segment.name, create=True, size=10)
+    segment.close()
+    segment.unlink()
+    assert calls[-1] == ("unregister", segment._name, "shared_memory")
+
+
+RECIPE = """
+def main():
+    tracker = __import__(mp.__name__ + ".resource_tracker").resource_tracker
+    memory = __import__(mp.__name__ + ".shared_memory").shared_memory
+    register, unregister = tracker.register, tracker.unregister
+    tracker.register = lambda name, rtype: None if rtype == "shared_memory" else register(name, rtype)
+    tracker.unregister = lambda name, rtype: None if rtype == "shared_memory" else unregister(name, rtype)
+    del tracker._CLEANUP_FUNCS["shared_memory"]
+    kept, given_up = (memory.SharedMemory(create=True, size=10) for _ in range(2))
+    kept.buf[0] = 7
+    memory.SharedMemory(given_up.name).close()
+    given_up.close()
+    given_up.unlink()
+    print(kept.name, given_up.name)
+"""
+
+
+def test_a_segment_outlives_the_program_that_keeps_it_from_the_tracker(mp, shm, script):
+    """By the recipe that programs use for it since 2019 (python/cpython#82300)."""
+    program = script(RECIPE)
+    kept, given_up = program.read_line().split()
+    assert program.finish() == 0, program.errors.decode()
+    assert program.errors == b""
+    segment = shm.SharedMemory(kept)
+    assert segment.buf[0] == 7
+    assert not exists(given_up)
+    segment.close()
+    segment.unlink()

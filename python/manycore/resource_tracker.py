@@ -91,6 +91,8 @@ _CLEANUP_FUNCS: dict[str, Callable[[str], object]] = {
 }
 if sys.version_info >= (3, 13):
     _CLEANUP_FUNCS["dummy"] = lambda name: None
+# A program may take a type out of the table, so that this process frees none; the tracker has a table of its own.
+_TYPES = tuple(_CLEANUP_FUNCS)
 
 
 class ResourceTracker:
@@ -155,8 +157,8 @@ class ResourceTracker:
         return self._fd
 
     def _send(self, cmd: str, name: str, rtype: str, file: tuple[int, int] = _ANY) -> None:
-        if rtype not in _CLEANUP_FUNCS:
-            raise ValueError(f"cannot track {name!r}: types are {', '.join(_CLEANUP_FUNCS)}, not {rtype!r}")
+        if rtype not in _TYPES:
+            raise ValueError(f"cannot track {name!r}: types are {', '.join(_TYPES)}, not {rtype!r}")
         record = f"{rtype}:{name}".encode()
         if len(record) > _NAME:
             raise ValueError(f"the name of a resource is too long to be tracked: {name[:40]!r}...")
@@ -413,6 +415,39 @@ ensure_running = _resource_tracker.ensure_running
 register = _resource_tracker.register
 unregister = _resource_tracker.unregister
 getfd = _resource_tracker.getfd
+
+_OURS = register, unregister
+
+
+def track_segment(name: str, file: tuple[int, int]) -> None:
+    """Have the name of a segment's file (device, inode) freed, or do what a program has put in place of `register`."""
+    if register is _OURS[0]:
+        _resource_tracker.register_segment(name, file)
+    else:
+        register(name, "shared_memory")
+
+
+def untrack_segment(name: str, file: tuple[int, int]) -> None:
+    """Undo `track_segment`, or do what a program has put in the place of `unregister`."""
+    if unregister is _OURS[1]:
+        _resource_tracker.unregister_segment(name, file)
+    else:
+        unregister(name, "shared_memory")
+
+
+def unlink_tracked_segment(name: str, file: tuple[int, int], tracked: bool) -> None:
+    """Take a segment's name away, and its record. `file` is what the caller has by that name, and has `tracked`."""
+    if unregister is not _OURS[1]:
+        unlink_segment(name)
+        if tracked:
+            unregister(name, "shared_memory")
+        return
+    # Also the record of one that the caller did not register: the name is gone, there is nothing left to free.
+    try:
+        _resource_tracker.unlink_segment(name)
+    finally:
+        # Where another segment has got the name meanwhile, the caller's own has none any more.
+        _resource_tracker.unregister_segment(name, file)
 
 
 if not TYPE_CHECKING:

@@ -106,7 +106,7 @@ class SharedMemory:
             self._size = os.fstat(self._fd).st_size
             self._mmap = mmap.mmap(self._fd, self._size)
             if self._track and not create:
-                resource_tracker._resource_tracker.register_segment(self._name, self._file)  # type: ignore[arg-type]
+                resource_tracker.track_segment(self._name, self._file)  # type: ignore[arg-type]
         except BaseException:
             # Somebody else's stays; it only cannot be mapped.
             if create:
@@ -168,24 +168,23 @@ class SharedMemory:
         self._fd = _open_segment(full, self._flags, self._mode)
         try:
             if self._track:
-                resource_tracker._resource_tracker.register_segment(full, self._identity())
+                resource_tracker.track_segment(full, self._identity())
             _memory.reserve(self._fd, size)
         except BaseException:
             resource_tracker.unlink_segment(full)
             if self._track:
-                resource_tracker._resource_tracker.unregister_segment(full, self._identity())
+                resource_tracker.untrack_segment(full, self._identity())
             raise
 
     def _give_name(self, full: str, path: str) -> None:
-        tracker = resource_tracker._resource_tracker
         if self._track:
-            tracker.register_segment(full, self._identity())
+            resource_tracker.track_segment(full, self._identity())
         try:
             # With a folder's descriptor, which an absolute path does not need, Python calls linkat, which follows.
             os.link(f"/proc/self/fd/{self._fd}", path, src_dir_fd=self._fd, follow_symlinks=True)
         except OSError as error:
             if self._track:
-                tracker.unregister_segment(full, self._identity())
+                resource_tracker.untrack_segment(full, self._identity())
             raise OSError(error.errno, error.strerror, full) from None
 
     def __del__(self) -> None:
@@ -241,13 +240,7 @@ class SharedMemory:
         To be called once among all processes. FileNotFoundError if that has been done.
         """
         if self._name:
-            # Also the record of one that this handle did not register: the name is gone, there is nothing left to free.
-            tracker = resource_tracker._resource_tracker
-            try:
-                tracker.unlink_segment(self._name)
-            finally:
-                # Where another segment has got the name meanwhile, our own has none any more.
-                tracker.unregister_segment(self._name, self._file)
+            resource_tracker.unlink_tracked_segment(self._name, self._file, self._track)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
