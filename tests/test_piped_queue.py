@@ -1,5 +1,6 @@
 """Subclasses of queues that pickle in their own way, as libraries have them: they bring the thread, or the writing."""
 
+import contextlib
 import importlib
 import pickle
 import threading
@@ -110,4 +111,220 @@ def test_a_simple_queue_that_writes_by_itself(mp, ctx):
     assert [queue.get() for _ in range(101)] == [("wrapped", n) for n in [*range(100), None]]
     process.join()
     assert queue.empty()
+    queue.close()
+
+
+# --- subclasses that name the parts of the standard package's queues ---
+
+
+def queues_of(mp):
+    return importlib.import_module(f"{mp.__name__}.queues")
+
+
+def patient_queue(mp, ctx):
+    """The recipe by which a `JoinableQueue` is joined with a time limit."""
+
+    class Patient(queues_of(mp).JoinableQueue):
+        def join_within(self, timeout):
+            with self._cond:
+                if not self._unfinished_tasks._semlock._is_zero():
+                    return self._cond.wait(timeout)
+                return True
+
+        @property
+        def unfinished(self):
+            return self._unfinished_tasks.get_value()
+
+    return Patient(ctx=ctx)
+
+
+def looking_class(package):
+    """A `SimpleQueue` that looks before it reads, so that nobody else may read in between."""
+
+    class Looking(importlib.import_module(f"{package}.queues").SimpleQueue):
+        def get_nowait(self):
+            with self._rlock:
+                if not self._reader.poll():
+                    raise Empty
+                return self._reader.recv()
+
+        def put_two(self, one, other):
+            with self._wlock:
+                self._writer.send(one)
+                self._writer.send(other)
+
+    Looking.__name__ = Looking.__qualname__ = f"Looking_{package}"
+    return Looking
+
+
+# Here, so that they can be pickled by their names.
+Looking_multiprocessing, Looking_manycore = looking_class("multiprocessing"), looking_class("manycore")
+
+
+def looking_queue(mp, ctx):
+    return globals()[f"Looking_{mp.__name__}"](ctx=ctx)
+
+
+def draining_queue(mp, ctx):
+    class Draining(queues_of(mp).Queue):
+        def drain(self):
+            taken = []
+            with self._rlock:
+                while self._poll():
+                    taken.append(pickle.loads(self._recv_bytes()))
+                    self._sem.release()
+            return taken
+
+    return Draining(5, ctx=ctx)
+
+
+def test_joining_with_a_time_limit(mp, ctx):
+    queue = patient_queue(mp, ctx)
+    for number in range(3):
+        queue.put(number)
+    assert queue.unfinished == 3
+    assert queue.join_within(0.01) is False
+    assert [queue.get() for _ in range(3)] == [0, 1, 2]
+    worker = threading.Thread(target=lambda: [queue.task_done() for _ in range(3)])
+    worker.start()
+    assert queue.join_within(30) is True
+    queue.join()
+    worker.join()
+    with pytest.raises(ValueError, match="too many"):
+        queue.task_done()
+    queue.close()
+    queue.join_thread()
+
+
+def take_all(queue, told):
+    taken = []
+    while not taken or taken[-1] is not None:
+        with contextlib.suppress(Empty):
+            taken.append(queue.get_nowait())
+    told.send(taken)
+
+
+@pytest.mark.methods("fork", "spawn")
+def test_looking_before_reading(mp, ctx):
+    """Several processes look and read at once: none takes what another one has seen."""
+    queue, ends, processes = looking_queue(mp, ctx), [], []
+    for _ in range(3):
+        end, told = ctx.Pipe(duplex=False)
+        processes.append(ctx.Process(target=take_all, args=(queue, told)))
+        processes[-1].start()
+        told.close()
+        ends.append(end)
+    for number in range(0, 400, 2):
+        queue.put_two(number, number + 1)
+    for _ in ends:
+        queue.put(None)
+    taken = []
+    for end, process in zip(ends, processes, strict=True):
+        mine = end.recv()[:-1]
+        assert mine == sorted(mine)
+        taken += mine
+        end.close()
+        process.join()
+        process.close()
+    assert sorted(taken) == list(range(400))
+    queue.close()
+
+
+def test_draining_under_the_lock(mp, ctx):
+    queue = draining_queue(mp, ctx)
+    for number in range(5):
+        queue.put(number)
+    with pytest.raises(Full):
+        queue.put(5, timeout=0.01)
+    taken = []
+    while len(taken) < 5:
+        taken += queue.drain()
+    assert taken == [0, 1, 2, 3, 4]
+    assert queue.empty()
+    queue.put("more", timeout=30)
+    assert queue.get(timeout=30) == "more"
+    queue.close()
+    queue.join_thread()
+
+
+def test_what_cannot_be_pickled(mp, ctx):
+    told = []
+
+    class Telling(queues_of(mp).Queue):
+        def _on_queue_feeder_error(self, e, obj):
+            told.append(obj)
+
+        def peek(self):
+            return self._poll(30)
+
+    queue, bad = Telling(1, ctx=ctx), (n for n in range(3))
+    queue.put(bad)
+    # There is room again.
+    queue.put(1, timeout=30)
+    assert queue.peek()
+    assert queue.get() == 1
+    assert told == [bad]
+    queue.close()
+    queue.join_thread()
+
+
+class Common:
+    """What may come before or behind the queue among the bases."""
+
+    def who(self):
+        return "common"
+
+
+@pytest.mark.parametrize("order", ["before", "behind", "below"])
+def test_bases(mp, ctx, order):
+    queues = queues_of(mp)
+    if order == "below":
+
+        class Base(Common, queues.Queue):
+            def put(self, obj, *args):
+                super().put(("base", obj), *args)
+
+        bases = (Base,)
+    else:
+        bases = (Common, queues.Queue) if order == "before" else (queues.Queue, Common)
+
+    class Own(*bases):
+        def get(self, *args):
+            assert self._rlock
+            return super().get(*args)
+
+    queue = Own(ctx=ctx)
+    queue.put(1)
+    assert queue.get() == (("base", 1) if order == "below" else 1)
+    assert queue.who() == "common"
+    assert isinstance(queue, queues.Queue)
+    queue.close()
+    queue.join_thread()
+
+
+def test_how_much_is_unfinished(mp, ctx):
+    queue = ctx.JoinableQueue()
+    assert queue._unfinished_tasks._semlock._is_zero()
+    queue.put(1)
+    queue.put(2)
+    assert queue._unfinished_tasks.get_value() == 2
+    queue.get()
+    queue.task_done()
+    assert queue._unfinished_tasks.get_value() == 1
+    queue.get()
+    queue.task_done()
+    queue.close()
+    queue.join_thread()
+
+
+@pytest.mark.only("manycore", reason="there all queues have these parts")
+def test_a_queue_that_uses_none_of_these_parts_is_a_channel(mp, ctx):
+    class Own(queues_of(mp).Queue):
+        def put(self, obj, *args):
+            super().put(obj, *args)
+
+    queue = Own(ctx=ctx)
+    assert hasattr(queue, "_channel")
+    assert not hasattr(queue, "_rlock")
+    assert hasattr(looking_queue(mp, ctx), "_rlock")
     queue.close()

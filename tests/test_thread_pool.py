@@ -201,7 +201,7 @@ def test_a_caller_who_is_interrupted(pool, call):
         "wait": lambda: pool.map_async(task, [1]).wait(),
         "next": lambda: next(pool.imap(task, [1])),
     }
-    with alarm.raising(signal.SIGUSR1) as send, pytest.raises(alarm.Alarm):
+    with alarm.raising_once(signal.SIGUSR1) as send, pytest.raises(alarm.Alarm):
         waits[call]()
     go_on.set()
     assert ended.wait(30)

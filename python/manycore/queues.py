@@ -158,6 +158,26 @@ def _attach(handles: tuple[Any, ...]) -> _engine.Channel:
     return _engine.Channel.attach(file.detach(), bell.detach())
 
 
+# What the queues of the standard package are made of. A subclass whose methods name one gets a queue that is, too.
+_PARTS = frozenset(("_rlock", "_wlock", "_sem", "_poll", "_send_bytes", "_recv_bytes"))
+_PARTS_OF_JOINABLE = _PARTS | {"_cond", "_unfinished_tasks"}
+
+
+def _names_one(cls: type, names: frozenset[str]) -> bool:
+    """Return whether the code of a method in `cls` itself names one of `names`."""
+    codes = []
+    for part in vars(cls).values():
+        for function in (part, *(getattr(part, name, None) for name in ("__func__", "fget", "fset", "fdel"))):
+            codes.append(getattr(function, "__code__", None))
+    while codes:
+        code = codes.pop()
+        if isinstance(code, types.CodeType):
+            if not names.isdisjoint(code.co_names):
+                return True
+            codes += code.co_consts
+    return False
+
+
 class Queue:
     """A first-in first-out queue of objects for any number of processes that put and get.
 
@@ -169,10 +189,13 @@ class Queue:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "_feed" in vars(cls) or "_start_thread" in vars(cls):
+        if cls.__module__.startswith(f"{__package__}."):
+            return
+        ours, parts = (JoinableQueue, _PARTS_OF_JOINABLE) if issubclass(cls, JoinableQueue) else (Queue, _PARTS)
+        if "_feed" in vars(cls) or "_start_thread" in vars(cls) or _names_one(cls, parts):
             from . import _piped_queue
 
-            _piped_queue.adapt(cls, _piped_queue.Queue)
+            _piped_queue.adapt(cls, ours)
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         if maxsize <= 0:
@@ -349,11 +372,36 @@ class Queue:
         traceback.print_exception(e, file=sys.stderr)
 
 
+class _Unfinished:
+    """`JoinableQueue._unfinished_tasks`, for programs that want to know how many there are: like a semaphore."""
+
+    def __init__(self, channel: Any = None) -> None:
+        self._channel = channel
+
+    def __get__(self, queue: Any, cls: Any) -> _Unfinished:
+        return self if queue is None else _Unfinished(queue._channel)
+
+    def get_value(self) -> int:
+        """Return how many objects were put whose work is not done."""
+        return self._channel.unfinished()
+
+    _get_value = get_value
+
+    def _is_zero(self) -> bool:
+        return self.get_value() == 0
+
+    @property
+    def _semlock(self) -> _Unfinished:
+        return self
+
+
 class JoinableQueue(Queue):
     """A `Queue` that counts the objects whose work is not done.
 
     What finds no address space left waits in `put`, so that the count is the same in every process.
     """
+
+    _unfinished_tasks: Any = _Unfinished()
 
     def task_done(self) -> None:
         """Say that the work on an object from `get()` is done. Raises ValueError if called more often than `put()`."""
@@ -375,10 +423,12 @@ class SimpleQueue:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "put" in vars(cls) and "__setstate__" in vars(cls):
+        if cls.__module__.startswith(f"{__package__}."):
+            return
+        if ("put" in vars(cls) and "__setstate__" in vars(cls)) or _names_one(cls, _PARTS):
             from . import _piped_queue
 
-            _piped_queue.adapt(cls, _piped_queue.SimpleQueue)
+            _piped_queue.adapt(cls, SimpleQueue)
 
     def __init__(self, *, ctx: Any) -> None:
         self._make(ctx)

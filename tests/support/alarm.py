@@ -13,6 +13,20 @@ class Alarm(Exception):
 
 @contextlib.contextmanager
 def raising(signum):
+    """Makes signal `signum` raise `Alarm` in the main thread, until the block ends."""
+
+    def ring(*_):
+        raise Alarm
+
+    before = signal.signal(signum, ring)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+
+
+@contextlib.contextmanager
+def raising_once(signum):
     """Makes the first signal `signum` raise `Alarm` in the main thread, until the block ends.
 
     Gives a function that sends it, for another thread, until it was raised: Python sees a signal that comes just before

@@ -146,6 +146,11 @@ impl PyChannel {
         self.channel.task_done()
     }
 
+    /// How many messages were not reported as done.
+    fn unfinished(&self) -> u32 {
+        self.channel.unfinished()
+    }
+
     /// Waits until every message was reported as done.
     fn join(&self, py: Python<'_>) -> PyResult<()> {
         if self.channel.unfinished() != 0 {
