@@ -49,11 +49,13 @@ def own_simple_queue(mp):
     queues = importlib.import_module(f"{mp.__name__}.queues")
 
     class Own(queues.SimpleQueue):
+        reducers = None
+
         def __getstate__(self):
-            return self._reader, self._writer, self._rlock, self._wlock
+            return self._reader, self._writer, self.reducers, self._rlock, self._wlock
 
         def __setstate__(self, state):
-            self._reader, self._writer, self._rlock, self._wlock = state
+            self._reader, self._writer, self.reducers, self._rlock, self._wlock = state
 
         def put(self, obj):
             with self._wlock:

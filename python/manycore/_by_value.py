@@ -47,11 +47,11 @@ def dumps(
 
     Raises what pickle raises for what cannot be sent at all.
     """
-    from .reduction import ForkingPickler, register_late
+    from .reduction import _OwnPickler, register_late
 
     # The object may hold a socket although nothing has been pickled since the module of sockets came.
     register_late()
-    reducers = {**ForkingPickler._extra_reducers, **(reducers or {})}
+    reducers = {**_OwnPickler._extra_reducers, **(reducers or {})}
     if "cloudpickle" not in sys.modules:
         collected: list[Any] = []
         try:

@@ -34,7 +34,7 @@ def adapt(cls: type, ours: type) -> None:
 
 
 def _pickler() -> Any:
-    return reduction.replaced_pickler() or reduction.ForkingPickler
+    return reduction.replaced_pickler() or reduction._OwnPickler
 
 
 class Queue(queues.Queue):
@@ -229,14 +229,18 @@ class SimpleQueue(queues.SimpleQueue):
     """A `queues.SimpleQueue` through a pipe."""
 
     def _make(self, ctx: Any) -> None:
-        self.__setstate__((*connection.Pipe(duplex=False), ctx.Lock(), ctx.Lock()))
+        # Not by `__setstate__`, which may be the subclass's, with parts of its own.
+        self._have(*connection.Pipe(duplex=False), ctx.Lock(), ctx.Lock())
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self._reader, self._writer, self._rlock, self._wlock
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._reader, self._writer, self._rlock, self._wlock = state
-        self._poll = self._reader.poll
+        self._have(*state)
+
+    def _have(self, reader: Any, writer: Any, rlock: Any, wlock: Any) -> None:
+        self._reader, self._writer, self._rlock, self._wlock = reader, writer, rlock, wlock
+        self._poll = reader.poll
 
     def put(self, obj: Any) -> None:
         """As `queues.SimpleQueue.put`."""

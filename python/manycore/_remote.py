@@ -61,14 +61,14 @@ def describe(error: BaseException) -> tuple[bytes, str, str]:
     import pickle
     import traceback
 
-    from .reduction import ForkingPickler
+    from .reduction import _OwnPickler
 
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if error.__traceback__ is None:
         # Raised by a function that is not written in Python: there are no frames to show.
         text = f"Traceback (most recent call last):\n{text}"
     try:
-        pickled = bytes(ForkingPickler.dumps(error, 5))
+        pickled = bytes(_OwnPickler.dumps(error, 5))
     except Exception as reason:
         pickled = pickle.dumps(MaybeEncodingError(reason, error), 5)
     return pickled, _text(error), text

@@ -123,7 +123,7 @@ class _Reader(_End):
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         """Return the next object as a pickle. OSError if that has more than `maxlength` bytes."""
-        data = bytes(reduction.ForkingPickler.dumps(self.recv()))
+        data = bytes(reduction._OwnPickler.dumps(self.recv()))
         if maxlength is not None and len(data) > maxlength:
             raise OSError(f"a message of {len(data)} bytes is longer than {maxlength}")
         return data
@@ -143,7 +143,7 @@ class _Writer(_End):
     def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
         """Put the object that `buf` is a pickle of."""
         data = memoryview(buf).cast("B")[offset:]
-        self.send(reduction.ForkingPickler.loads(data if size is None else data[:size]))
+        self.send(reduction._OwnPickler.loads(data if size is None else data[:size]))
 
 
 def _handles(owner: object, channel: Any) -> tuple[Any, Any]:

@@ -37,7 +37,7 @@ class _PicklerType(type):
         if name == "_extra_reducers" and type(value) is dict:
             value = _Reducers(value)
         super().__setattr__(name, value)
-        if name == "_extra_reducers" and isinstance(value, _Reducers) and cls is ForkingPickler:
+        if name == "_extra_reducers" and isinstance(value, _Reducers) and cls is _OwnPickler:
             _tell_engine(value)
         if name in ("dumps", "loads"):
             from ._engine import pickler_patched
@@ -76,7 +76,7 @@ class ForkingPickler(pickle.Pickler, metaclass=_PicklerType):
         """Return `obj` pickled, as a view of the pickler's buffer."""
         buffer = io.BytesIO()
         pickler = cls(buffer, protocol)
-        _dump_to(pickler, buffer, obj, protocol, cls is ForkingPickler)
+        _dump_to(pickler, buffer, obj, protocol, cls is _OwnPickler)
         return buffer.getbuffer()
 
     loads = staticmethod(pickle.loads)
@@ -85,7 +85,8 @@ class ForkingPickler(pickle.Pickler, metaclass=_PicklerType):
 register = ForkingPickler.register
 
 # As they are before a program replaces one of them.
-_OURS = ForkingPickler, vars(ForkingPickler)["dumps"], vars(ForkingPickler)["loads"]
+_OwnPickler = ForkingPickler
+_OWN_METHODS = vars(ForkingPickler)["dumps"], vars(ForkingPickler)["loads"]
 
 
 def replaced_pickler() -> Any:
@@ -98,9 +99,8 @@ def replaced_pickler() -> Any:
     found = None if queues is None else vars(queues).get("_ForkingPickler")
     if found is None:
         found = context.reduction.ForkingPickler
-    if found is _OURS[0] and (vars(found)["dumps"], vars(found)["loads"]) == _OURS[1:]:
-        return None
-    return found
+    is_own = found is _OwnPickler and (vars(found)["dumps"], vars(found)["loads"]) == _OWN_METHODS
+    return None if is_own else found
 
 
 class _Pickled:
@@ -116,7 +116,7 @@ class _Pickled:
 
 
 def _unpickle(data: bytes) -> Any:
-    pickler = replaced_pickler() or ForkingPickler
+    pickler = replaced_pickler() or _OwnPickler
     return pickler.loads(data)
 
 
@@ -150,7 +150,7 @@ def register_late() -> None:
     if not _sockets_known and hasattr(sys.modules.get("socket"), "socket"):
         _sockets_known = True
         socket_type = sys.modules["socket"].socket
-        if socket_type not in ForkingPickler._extra_reducers:
+        if socket_type not in _OwnPickler._extra_reducers:
             register(socket_type, _reduce_socket)
 
 
@@ -158,7 +158,7 @@ def _let_go() -> None:
     """Forget the reducers of the program's own: see `util._let_go`."""
     from .util import is_of_package
 
-    reducers = ForkingPickler._extra_reducers
+    reducers = _OwnPickler._extra_reducers
     for kind, reduce in list(reducers.items()):
         if not is_of_package(reduce):
             del reducers[kind]
@@ -188,6 +188,12 @@ def _tell_engine(reducers: dict[type, Callable[[Any], Any]]) -> None:
 def dump(obj: Any, file: IO[bytes], protocol: int | None = None) -> None:
     """Pickle `obj` into `file`."""
     pickler = ForkingPickler(file, protocol)
+    if not isinstance(pickler, _OwnPickler):
+        # A program's own, which does as it likes.
+        from ._engine import for_sending
+
+        for_sending(pickler.dump, obj)
+        return
     # The standard package's objects in the arguments of a process travel as its own table says.
     theirs = sys.modules.get("multiprocessing.reduction")
     if theirs is not None and theirs is not sys.modules[__name__]:

@@ -36,7 +36,7 @@ impl Pickling {
             let module = py.import("manycore.connection")?;
             let reduction = py.import("manycore.reduction")?;
             let pickle = py.import("_pickle")?;
-            let class = reduction.getattr("ForkingPickler")?;
+            let class = reduction.getattr("_OwnPickler")?;
             let default = pickle.getattr("dumps")?.call1((py.None(),))?;
             let protocol = default.cast::<PyBytes>()?.as_bytes().get(1).copied().unwrap_or(0);
             Ok(Pickling {
