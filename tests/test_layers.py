@@ -44,6 +44,7 @@ HEAVY = {
 LATE = {
     "_awaiting": {"asyncio"},
     "_manager_server": {"traceback"},
+    "_manager_types": {"queue"},
     "_piped_queue": {"queue"},
     "_threads": {"queue"},
     "connection": {"socket", "selectors", "tempfile"},

@@ -122,6 +122,54 @@ class Waits:
         results, release = self.held_pool("imap", [1])
         return results.next, release, self.mp.TimeoutError
 
+    def managed(self, kind, *args):
+        return getattr(self.stack.enter_context(self.ctx.Manager()), kind)(*args)
+
+    def managed_queue_get(self):
+        queue = self.managed("Queue")
+        return lambda timeout: queue.get(True, timeout), lambda: queue.put(1), None
+
+    def managed_queue_put(self):
+        queue = self.managed("JoinableQueue", 1)
+        queue.put(1)
+        return lambda timeout: queue.put(1, True, timeout), queue.get, None
+
+    def managed_lock(self):
+        semaphore = self.managed("Lock")
+        semaphore.acquire()
+        return lambda timeout: semaphore.acquire(True, timeout), semaphore.release, None
+
+    def managed_semaphore(self):
+        semaphore = self.managed("BoundedSemaphore", 1)
+        semaphore.acquire()
+        return lambda timeout: semaphore.acquire(timeout=timeout), semaphore.release, None
+
+    def managed_event(self):
+        event = self.managed("Event")
+        return event.wait, event.set, None
+
+    def managed_condition(self):
+        condition, changed = self.managed("Condition"), []
+
+        def call(timeout):
+            with condition:
+                return condition.wait_for(lambda: bool(changed), timeout)
+
+        def release():
+            with condition:
+                changed.append(1)
+                condition.notify()
+
+        return call, release, None
+
+    def managed_barrier(self):
+        barrier = self.managed("Barrier", 2)
+        return barrier.wait, barrier.wait, None
+
+    def managed_result(self):
+        result = self.managed("Pool", 1).apply_async(int, ("1",))
+        return result.get, result.wait, None
+
     def held_threads(self, method, *args):
         event = threading.Event()
         pool = self.stack.enter_context(self.module("pool").ThreadPool(1))
@@ -146,6 +194,8 @@ KINDS = [
     *("wait", "poll", "queue_get", "queue_put", "lock", "semaphore", "condition", "event", "barrier", "process"),
     *("result_get", "result_wait", "imap_next", "thread_result_get", "thread_result_wait", "thread_imap_next"),
 ]
+#: What is negative is judged by the manager's objects, which are those of threads.
+MANAGED = [name for name in vars(Waits) if name.startswith("managed_")]
 
 
 def tasks_reader(reader):
@@ -163,7 +213,7 @@ def outcome(call, timeout):
         return type(error)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *MANAGED])
 @pytest.mark.parametrize("timeout", LONG, ids=str)
 def test_a_long_wait_ends_when_it_comes(mp, kind, timeout):
     with Waits(mp, kind) as waits:
@@ -179,6 +229,16 @@ def test_a_short_wait_and_what_is_no_number(mp, kind):
         assert [outcome(waits.call, timeout) for timeout in SHORT] == [waits.missed] * len(SHORT)
         assert outcome(waits.call, float("nan")) is ValueError
         assert outcome(waits.call, "soon") is TypeError
+        helper = threading.Thread(target=waits.release)
+        helper.start()
+        waits.call(None)
+        helper.join()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MANAGED if kind != "managed_result"])
+def test_what_is_no_number_for_a_managed_object(mp, kind):
+    with Waits(mp, kind) as waits:
+        assert outcome(waits.call, float("nan")) is ValueError
         helper = threading.Thread(target=waits.release)
         helper.start()
         waits.call(None)

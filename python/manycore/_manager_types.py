@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections.abc
+import queue
 import time
 from types import GenericAlias
 
+from . import util
 from ._manager_proxies import BaseProxy, MakeProxyType
 
 TYPE_CHECKING = False
@@ -40,6 +42,28 @@ class IteratorProxy(BaseProxy):
         return self._callmethod("close", args)
 
 
+def _within(timeout: float | None) -> float | None:
+    """Return a timeout that the server's `threading` and `queue` take: what is longer than they can count is None.
+
+    ValueError if it is not a number; what is negative is theirs to judge.
+    """
+    return timeout if timeout is not None and timeout < 0 else util.limit(timeout)
+
+
+class Queue(queue.Queue):
+    """What a manager keeps as a queue: as in `queue`, and any timeout will do."""
+
+    __module__, __qualname__ = "queue", "Queue"
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """As in `queue.Queue`."""
+        super().put(item, block, _within(timeout))
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As in `queue.Queue`."""
+        return super().get(block, _within(timeout))
+
+
 class AcquirerProxy(BaseProxy):
     """A lock or a semaphore. An RLock is given back when the thread that holds it is gone."""
 
@@ -47,7 +71,8 @@ class AcquirerProxy(BaseProxy):
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Take it; returns whether that was done in `timeout` seconds."""
-        return self._callmethod("acquire", (blocking,) if timeout is None else (blocking, timeout))
+        seconds = _within(timeout)
+        return self._callmethod("acquire", (blocking,) if seconds is None else (blocking, seconds))
 
     def release(self) -> None:
         """Give it back."""
@@ -71,7 +96,7 @@ class ConditionProxy(AcquirerProxy):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Release it, wait to be notified, and take it again; returns whether that was in `timeout` seconds."""
-        return self._callmethod("wait", (timeout,))
+        return self._callmethod("wait", (_within(timeout),))
 
     def notify(self, n: int = 1) -> None:
         """Wake `n` that wait."""
@@ -111,7 +136,7 @@ class EventProxy(BaseProxy):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set; returns whether it was in `timeout` seconds."""
-        return self._callmethod("wait", (timeout,))
+        return self._callmethod("wait", (_within(timeout),))
 
 
 class BarrierProxy(BaseProxy):
@@ -121,7 +146,7 @@ class BarrierProxy(BaseProxy):
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until all parties do; returns a number of one's own."""
-        return self._callmethod("wait", (timeout,))
+        return self._callmethod("wait", (_within(timeout),))
 
     def abort(self) -> None:
         """Break it: whoever waits gets BrokenBarrierError."""

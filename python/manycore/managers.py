@@ -7,7 +7,7 @@ The server is in `_manager_server`, the proxies in `_manager_proxies`, those of 
 from __future__ import annotations
 
 import array
-import queue
+import queue as queue
 import threading
 
 from . import (
@@ -45,6 +45,7 @@ from ._manager_types import BaseDictProxy as BaseDictProxy
 from ._manager_types import BaseListProxy as BaseListProxy
 from ._manager_types import BasePoolProxy as BasePoolProxy
 from ._manager_types import BaseSetProxy as BaseSetProxy
+from ._manager_types import Queue as _Queue
 from ._manager_wire import Anchor, Token, anchor_of, dispatch, listener_client, new_local, request
 from ._manager_wire import RemoteError as RemoteError
 from ._manager_wire import all_methods as all_methods
@@ -411,8 +412,8 @@ class SyncManager(BaseManager):
     """A manager with the types that threads share: queues, locks, containers, values, pools."""
 
 
-SyncManager.register("Queue", queue.Queue)
-SyncManager.register("JoinableQueue", queue.Queue)
+SyncManager.register("Queue", _Queue)
+SyncManager.register("JoinableQueue", _Queue)
 SyncManager.register("Event", threading.Event, EventProxy)
 SyncManager.register("Lock", threading.Lock, AcquirerProxy)
 SyncManager.register("RLock", threading.RLock, AcquirerProxy)

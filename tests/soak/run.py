@@ -32,7 +32,7 @@ ENDINGS = ("finish", "finish", "finish", "interrupt", "kill")
 LIFE, GRACE = 6.0, 10.0
 #: Bytes that a program may have grown by between its second cycle and its last.
 GROWTH = 48 << 20
-#: A start by a forkserver fails, with an error, after three of them have died under its hands; to start one takes a tenth
+#: A start by a forkserver fails, with an error, after twelve of them have died under its hands; to start one takes a tenth
 #: of a second. More often than this none is killed.
 RESPITE = 1.0
 PR_SET_CHILD_SUBREAPER = 36
