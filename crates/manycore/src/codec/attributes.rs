@@ -45,7 +45,7 @@ pub(super) fn travel<T: Serialize + DeserializeOwned + 'static>(values: &[T]) ->
 }
 
 /// Values come back as from serde_json, or fail where they fail there.
-fn as_json<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(values: &[T]) {
+pub(super) fn as_json<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(values: &[T]) {
     for (value, ours) in values.iter().zip(travel(values)) {
         let json = serde_json::to_string(value).and_then(|text| serde_json::from_str::<T>(&text));
         match (json, ours) {
@@ -57,7 +57,7 @@ fn as_json<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(values
 }
 
 /// Values come back as they were.
-fn as_they_were<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(values: &[T]) {
+pub(super) fn as_they_were<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(values: &[T]) {
     for (value, ours) in values.iter().zip(travel(values)) {
         assert_eq!(&ours.unwrap(), value);
     }

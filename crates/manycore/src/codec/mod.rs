@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod attributes;
+#[cfg(test)]
+mod attributes_by_hand;
 mod decoder;
 mod encoder;
 mod entries;
