@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.peers import PEERS, WORKERS
+from benchmarks.peers import METHOD_VARIABLE, PEERS, WORKERS
 from benchmarks.report import workload_table
 from benchmarks.runner import ROOT, Column, Options, installed, run, run_workload
 from benchmarks.workload import Workload
@@ -51,6 +51,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=4.0, help="seconds a call may take before it gets fewer tasks")
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds a cell may take")
     parser.add_argument("--python", default=sys.executable, help="the interpreter to measure under")
+    parser.add_argument(
+        "--start-method",
+        choices=("fork", "forkserver", "spawn"),
+        help="for workloads that name none; default: the interpreter's own, from CPython 3.14 on forkserver",
+    )
     parser.add_argument("--list", action="store_true", help="name the workloads and stop")
     return parser.parse_args(arguments)
 
@@ -88,6 +93,9 @@ def main() -> int:
         for _, workload in chosen:
             print(f"{workload.name:22} {workload.title}")
         return 0
+    if arguments.start_method:
+        # Cells are processes of their own.
+        os.environ[METHOD_VARIABLE] = arguments.start_method
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     options = Options(rounds, arguments.quick, arguments.budget, arguments.timeout, arguments.python)
     libs = [lib for lib in PEERS if not arguments.lib or lib in arguments.lib]

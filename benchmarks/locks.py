@@ -129,7 +129,7 @@ def _counter(context: Any, n: int) -> tuple[Side, Side]:
 
 def _together(lib: str, make: Callable[[Any, int], tuple[Side, Side]], n: int) -> float:
     """Return how long the two sides take that `make` gives, one of them in a child that has started before."""
-    context = context_of(lib)
+    context = context_of(lib, "fork")
     here, other = make(context, n)
     ready, go = context.Semaphore(0), context.Semaphore(0)
 

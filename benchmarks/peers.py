@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -29,13 +30,18 @@ def default_chunksize(n_tasks: int, n_workers: int = WORKERS) -> int:
     return max(1, -(-n_tasks // (4 * n_workers)))
 
 
+#: The start method of all workloads that name none. A library that has only fork refuses the others.
+METHOD_VARIABLE = "MANYCORE_BENCH_METHOD"
+METHOD = os.environ.get(METHOD_VARIABLE) or multiprocessing.get_all_start_methods()[0]
+
+
 class Peer:
     """A running pool of one library. `module` is what has to be importable, `note` what a reader must know."""
 
     module = ""
     note = ""
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Start the pool."""
         raise NotImplementedError
 
@@ -85,7 +91,7 @@ class StandardPool(Peer):
 
     module = "multiprocessing"
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Start the pool through a context, as an application that names its start method does."""
         self.pool = importlib.import_module(self.module).get_context(method).Pool(n_workers)
 
@@ -143,7 +149,7 @@ class Executor(Peer):
     module = "concurrent.futures"
     note = "map with the standard Pool's chunk size; its own default is 1"
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Start the executor; its workers come with the first task."""
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
@@ -191,7 +197,7 @@ class Loky(Executor):
     module = "loky"
     note = "its own start method (fork and exec); map with the standard Pool's chunk size"
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Start the executor."""
         if method != "fork":
             raise Unsupported("loky has one start method, shown in fork's column")
@@ -206,7 +212,7 @@ class Joblib(Peer):
     module = "joblib"
     note = "loky workers; arrays above 1 MB go in through memory-mapped files, the same array only once"
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Open one `Parallel`."""
         if method != "fork":
             raise Unsupported("joblib's loky has one start method, shown in fork's column")
@@ -259,7 +265,7 @@ class Mpire(Peer):
     module = "mpire"
     note = "map wraps each argument, because it unpacks lists into arguments"
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Make the pool; its workers come with the first map."""
         from mpire import WorkerPool
 
@@ -301,7 +307,7 @@ class Pebble(Peer):
     module = "pebble"
     note = "map with the standard Pool's chunk size; its own default is 1"
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Make the pool; its workers come with the first task."""
         from multiprocessing import get_context
 
@@ -347,7 +353,7 @@ class Ray(StandardPool):
     module = "ray"
     note = "a local cluster with its own start method; start-up is that of the cluster"
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Start a local cluster of the pool's size, then the pool."""
         if method != "fork":
             raise Unsupported("ray has one start method, shown in fork's column")
@@ -375,7 +381,7 @@ class FasterFifo(Peer):
     module = "faster_fifo"
     note = "queues only"
 
-    def __init__(self, n_workers: int = WORKERS, method: str = "fork") -> None:
+    def __init__(self, n_workers: int = WORKERS, method: str = METHOD) -> None:
         """Refuse: there is nothing to start."""
         raise Unsupported("has queues only")
 
@@ -407,7 +413,7 @@ def consume(results: Iterable[Any]) -> int:
 PACKAGES = ("manycore", "multiprocessing", "billiard", "multiprocess")
 
 
-def context_of(lib: str, method: str = "fork") -> Any:
+def context_of(lib: str, method: str = METHOD) -> Any:
     """Return a context of a package with the standard one's classes."""
     if lib not in PACKAGES:
         raise Unsupported("no classes of its own beside its pool")

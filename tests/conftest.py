@@ -29,7 +29,8 @@ from support.gate import Gate
 from support.script import Script
 
 PACKAGES = ("multiprocessing", "manycore")
-METHODS = ("fork", "forkserver", "spawn")
+#: The default of the newest interpreters first.
+METHODS = ("forkserver", "fork", "spawn")
 DEADLINE = 60.0
 PR_SET_CHILD_SUBREAPER = 36
 

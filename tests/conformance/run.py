@@ -34,7 +34,8 @@ import prefix
 
 from support import signals
 
-METHODS = ("fork", "spawn", "forkserver")
+#: The default of the newest interpreters first.
+METHODS = ("forkserver", "fork", "spawn")
 #: More would mean that this is another package, not the same one.
 MOST_DIFFERENCES = 8
 #: How often a test is tried before it counts as failed.
