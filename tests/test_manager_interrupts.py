@@ -199,8 +199,9 @@ def main():
             conn.send(1)
             return conn.recv()
 
-    ask()
+    # Before the first of them: the server's end may outlive the answer by a moment.
     known = census.descriptor_kinds()
+    ask()
     print(sweep(500, 2e-3, (ask, 2), (ask, 2)))
     gc.collect()
     with connection.Client(listener.address, authkey=b"key") as conn:
