@@ -50,10 +50,8 @@ def _within(timeout: float | None) -> float | None:
     return timeout if timeout is not None and timeout < 0 else util.limit(timeout)
 
 
-class Queue(queue.Queue):
+class _Queue(queue.Queue):
     """What a manager keeps as a queue: as in `queue`, and any timeout will do."""
-
-    __module__, __qualname__ = "queue", "Queue"
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """As in `queue.Queue`."""

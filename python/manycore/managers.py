@@ -40,12 +40,12 @@ from ._manager_types import (
     PoolProxy,
     SetProxy,
     ValueProxy,
+    _Queue,
 )
 from ._manager_types import BaseDictProxy as BaseDictProxy
 from ._manager_types import BaseListProxy as BaseListProxy
 from ._manager_types import BasePoolProxy as BasePoolProxy
 from ._manager_types import BaseSetProxy as BaseSetProxy
-from ._manager_types import Queue as _Queue
 from ._manager_wire import Anchor, Token, anchor_of, dispatch, listener_client, new_local, request
 from ._manager_wire import RemoteError as RemoteError
 from ._manager_wire import all_methods as all_methods

@@ -355,6 +355,9 @@ def canonical(value):
             for key, item in x.items():
                 visit(key)
                 visit(item)
+        elif kind in (pathlib.PosixPath, pathlib.PureWindowsPath):
+            # Which strings its parts are, the class decides, also when it is given others that are equal.
+            out.append(x.parts)
         elif kind in (types.BuiltinFunctionType, types.MethodType):
             out.append(x.__name__)
             visit(x.__self__)

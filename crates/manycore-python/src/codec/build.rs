@@ -18,6 +18,7 @@ use super::access::{self, Owned};
 use super::decode::{Decoder, Fault, deeper, new};
 use super::format::{BATCH, MAX_DEPTH, OBJECT_DEPTH, SHARED, reduced, tag};
 use super::incoming::COPY_ONE;
+use super::types::{PATH_SLOTS, is_path};
 use super::{named, state};
 use crate::buffer::View;
 use crate::known::name;
@@ -29,6 +30,8 @@ pub(super) struct Shape {
     in_dict: usize,
     /// Whether attributes may be set one by one, as if the instance's dict were written to.
     direct: bool,
+    /// Whether instances are made by `object`, past a `__new__` that would only take arguments apart.
+    bare: bool,
 }
 
 impl Decoder {
@@ -119,6 +122,11 @@ impl Decoder {
                 let date = self.date(py)?;
                 self.remember(tag, offset, &date);
                 Ok(date)
+            }
+            tag::DECIMAL => {
+                let decimal = self.decimal(py, owed)?;
+                self.remember(tag, offset, &decimal);
+                Ok(decimal)
             }
             tag::ARRAY => {
                 let place = self.announce(tag, offset);
@@ -283,7 +291,8 @@ impl Decoder {
             }
         }
         let direct = state::is_direct(py, &class, &names, in_dict);
-        self.shapes.push(Shape { class, names, in_dict, direct });
+        let bare = direct && in_dict == 0 && names.len() == PATH_SLOTS.len() && is_path(py, class.as_ptr().cast());
+        self.shapes.push(Shape { class, names, in_dict, direct, bare });
         let shape = self.shapes.len() - 1;
         self.object(py, shape, place, depth, owed)
     }
@@ -298,8 +307,9 @@ impl Decoder {
         owed: usize,
     ) -> Result<Owned, Fault> {
         let depth = deeper_object(depth)?;
+        let Shape { class, bare, .. } = &self.shapes[shape];
         // SAFETY: attached; the shape's class is a class, and makes an instance of itself or raises.
-        let object = unsafe { make(self.shapes[shape].class.as_ptr().cast(), py)? };
+        let object = unsafe { make(class.as_ptr().cast(), *bare, py)? };
         self.fulfil(place, &object);
         let (base, count) = (self.stack.len(), self.shapes[shape].names.len());
         self.push_values(count, depth, owed)?;
@@ -326,7 +336,13 @@ impl Decoder {
         let count = self.count(owed, 1)?;
         // SAFETY: attached; a class.
         let fields = named::fields(py, class.as_ptr().cast()).map_err(|error| Fault::raise(py, error))?;
-        self.shapes.push(Shape { class, names: Vec::new(), in_dict: count, direct: fields == Some(count) });
+        self.shapes.push(Shape {
+            class,
+            names: Vec::new(),
+            in_dict: count,
+            direct: fields == Some(count),
+            bare: false,
+        });
         self.named(py, self.shapes.len() - 1, place, depth, owed)
     }
 
@@ -339,7 +355,7 @@ impl Decoder {
         owed: usize,
     ) -> Result<Owned, Fault> {
         let depth = deeper_object(depth)? - 1;
-        let Shape { class, names, in_dict: len, direct } = &self.shapes[shape];
+        let Shape { class, names, in_dict: len, direct, .. } = &self.shapes[shape];
         let (class, len, direct) = (class.as_ptr().cast::<PyTypeObject>(), *len, *direct && names.is_empty());
         if len > self.left().saturating_sub(owed) {
             return Err(Fault::Length);
@@ -492,11 +508,14 @@ fn deeper_object(depth: u32) -> Result<u32, Fault> {
     if depth + OBJECT_DEPTH <= MAX_DEPTH { Ok(depth + OBJECT_DEPTH) } else { Err(Fault::Depth) }
 }
 
-/// An instance of a class, by its `__new__` without arguments.
-unsafe fn make(class: *mut PyTypeObject, py: Python<'_>) -> Result<Owned, Fault> {
-    // SAFETY: attached; the empty tuple is one object, which always exists.
+/// An instance of a class, by its `__new__` without arguments; a `bare` one by that of `object`.
+unsafe fn make(class: *mut PyTypeObject, bare: bool, py: Python<'_>) -> Result<Owned, Fault> {
+    // SAFETY: attached; the empty tuple is one object, which always exists. A class in Python is a subclass of `object`.
     unsafe {
         let none = new(ffi::PyTuple_New(0))?;
+        if bare && let Some(make) = ffi::PyBaseObject_Type.tp_new {
+            return new(make(class, none.as_ptr(), std::ptr::null_mut()));
+        }
         make_with(class, none.as_ptr(), std::ptr::null_mut(), py)
     }
 }

@@ -52,6 +52,7 @@ pub(super) enum Special {
     Time,
     DateTime,
     Delta,
+    Decimal,
     Array,
     /// Of a type of NumPy's, by its place among them.
     Scalar(u8),
@@ -62,6 +63,8 @@ pub(super) struct Layout {
     pub(super) has_dict: bool,
     /// The names of its slots, and how far from the object's start each lies.
     pub(super) slots: Vec<(Py<PyAny>, usize)>,
+    /// An instance that has not all of them is written as it says itself.
+    pub(super) needs_all: bool,
 }
 
 /// What is known of one type.
@@ -235,12 +238,23 @@ fn how(py: Python<'_>, kind: *mut PyTypeObject) -> PyResult<How> {
         if kind.cast() == BUFFER.import(py, "_pickle", "PickleBuffer")?.as_ptr() {
             return Ok(How::Buffer);
         }
-        if let Some(special) = super::dates::special(py, kind).or_else(|| super::arrays::special(py, kind)) {
+        let special = super::dates::special(py, kind)
+            .or_else(|| super::arrays::special(py, kind))
+            .or_else(|| super::decimals::special(py, kind));
+        if let Some(special) = special {
             return Ok(How::Special(special));
         }
         let is_heap = (*kind).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE != 0;
         if !is_heap || !hashes_as_type(kind) || !finds_as_object(kind) {
             return Ok(How::Reduced);
+        }
+        if types::is_path(py, kind)
+            && let Some(mut layout) = layout(py, kind)?
+        {
+            layout.slots.retain(|slot| types::PATH_SLOTS.iter().any(|kept| slot.0.bind(py).eq(kept).unwrap_or(false)));
+            layout.needs_all = true;
+            let is_whole = !layout.has_dict && layout.slots.len() == types::PATH_SLOTS.len();
+            return Ok(if is_whole { How::Plain(Rc::new(layout)) } else { How::Reduced });
         }
         let asked = [name!(py, "__reduce_ex__"), name!(py, "__reduce__"), name!(py, "__class__")];
         if !asked.into_iter().all(|name| inherits(kind, name)) {
@@ -306,7 +320,7 @@ unsafe fn layout(py: Python<'_>, kind: *mut PyTypeObject) -> PyResult<Option<Lay
             }
             slots.push((slot.unbind(), (*member).offset as usize));
         }
-        Ok(Some(Layout { has_dict, slots }))
+        Ok(Some(Layout { has_dict, slots, needs_all: false }))
     }
 }
 

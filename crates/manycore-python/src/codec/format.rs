@@ -133,6 +133,9 @@ pub(super) mod tag {
     /// A scalar of NumPy: its type, a length, its bytes.
     #[cfg(not(Py_LIMITED_API))]
     pub(in crate::codec) const SCALAR: u8 = 0xB9;
+    /// A decimal: a length, and its digits in ASCII.
+    #[cfg(not(Py_LIMITED_API))]
+    pub(in crate::codec) const DECIMAL: u8 = 0xBA;
     /// What `__reduce_ex__` gave: a byte that says what is there (`reduced`), then that.
     #[cfg(not(Py_LIMITED_API))]
     pub(in crate::codec) const REDUCE: u8 = 0xB6;

@@ -35,6 +35,10 @@ impl Encoder {
         if SHARED_BY_THREADS {
             return Err(Stop::Foreign);
         }
+        // Most members of an enumeration, say, were met before: then nobody has to look at their type.
+        if self.careful && self.known(object)? {
+            return Ok(());
+        }
         // SAFETY: attached; a live object, which the caller holds. Its type says how it may be read.
         unsafe {
             let class = self.classes.of(object, self.careful, &mut self.keep)?;
@@ -58,6 +62,7 @@ impl Encoder {
                 How::Buffer => self.buffer(object),
                 How::Special(Special::Array) => self.array(object, depth),
                 How::Special(Special::Scalar(place)) => self.scalar(object, place, depth),
+                How::Special(Special::Decimal) => self.decimal(object),
                 How::Special(special) => self.date(object, special, depth),
                 How::Reduced => self.reduce(object, std::ptr::null_mut(), depth),
             }
@@ -124,6 +129,8 @@ impl Encoder {
                 let value = object.byte_add(*offset).cast::<*mut PyObject>().read();
                 if !value.is_null() {
                     self.fields.push((name.as_ptr(), value));
+                } else if layout.needs_all {
+                    return Ok(None);
                 }
             }
             if self.careful {

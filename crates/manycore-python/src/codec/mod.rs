@@ -18,6 +18,8 @@ mod careful;
 mod classes;
 #[cfg(not(Py_LIMITED_API))]
 mod dates;
+#[cfg(not(Py_LIMITED_API))]
+mod decimals;
 mod decode;
 mod encode;
 mod format;

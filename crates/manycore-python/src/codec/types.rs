@@ -5,6 +5,8 @@
 //! Types are read where they lie.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
+
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 
@@ -49,29 +51,63 @@ pub(super) unsafe fn sets_as_object(kind: *mut PyTypeObject) -> bool {
     unsafe { (*kind).tp_setattro }.is_some_and(|set| std::ptr::fn_addr_eq(set, generic))
 }
 
+/// Whether a type is what its module has under one of these names.
+fn is_in_module(kind: *mut PyTypeObject, module: &CStr, names: &[&CStr]) -> bool {
+    // SAFETY: attached; a live type, whose name ends in a zero. What is found is borrowed, and looked at at once.
+    unsafe {
+        let Some(name) = names.iter().find(|name| CStr::from_ptr((*kind).tp_name) == **name) else { return false };
+        let module = ffi::PyDict_GetItemString(ffi::PyImport_GetModuleDict(), module.as_ptr());
+        !module.is_null()
+            && ffi::Py_TYPE(module) == &raw mut ffi::PyModule_Type
+            && ffi::PyDict_GetItemString(ffi::PyModule_GetDict(module), name.as_ptr()) == kind.cast()
+    }
+}
+
+/// Whether what a type has under a name is a function that one of these modules defines, or a static method of one.
+fn is_function_of(py: Python<'_>, kind: *mut PyTypeObject, name: &Bound<'_, PyAny>, modules: &[&str]) -> bool {
+    // SAFETY: attached; a live type.
+    let found = unsafe { lookup(kind, name) };
+    // SAFETY: as above; what is found is counted at once.
+    let Some(found) = (unsafe { Bound::from_borrowed_ptr_or_opt(py, found) }) else { return false };
+    let is_static = found.get_type().as_ptr() == (&raw mut ffi::PyStaticMethod_Type).cast();
+    let function = if is_static { found.getattr(name!(py, "__func__")).ok() } else { Some(found) };
+    let Some(function) = function else { return false };
+    let Ok(function) = function.cast_exact::<pyo3::types::PyFunction>() else { return false };
+    // SAFETY: attached; a function has a dict of globals, borrowed here and counted at once.
+    let globals = unsafe { Bound::from_borrowed_ptr(py, ffi::PyFunction_GetGlobals(function.as_ptr())) };
+    let module = globals.get_item(name!(py, "__name__"));
+    module.is_ok_and(|module| modules.iter().any(|name| module.eq(name).unwrap_or(false)))
+}
+
 /// Whether this is the class of UUIDs, with the state that its module gives it: two slots, which its `__getstate__` and
 /// `__setstate__` read and set. Those are functions in Python, and take several times as long as we do.
 pub(super) fn is_uuid(py: Python<'_>, kind: *mut PyTypeObject) -> bool {
-    // SAFETY: attached; a live type, whose name ends in a zero. What is found is borrowed, and looked at at once.
-    unsafe {
-        if std::ffi::CStr::from_ptr((*kind).tp_name).to_bytes() != b"UUID" {
-            return false;
-        }
-        let module = ffi::PyDict_GetItemWithError(ffi::PyImport_GetModuleDict(), name!(py, "uuid").as_ptr());
-        if module.is_null() || ffi::Py_TYPE(module) != &raw mut ffi::PyModule_Type {
-            ffi::PyErr_Clear();
-            return false;
-        }
-        let names = ffi::PyModule_GetDict(module);
-        if ffi::PyDict_GetItemWithError(names, name!(py, "UUID").as_ptr()) != kind.cast() {
-            ffi::PyErr_Clear();
-            return false;
-        }
-        [name!(py, "__getstate__"), name!(py, "__setstate__")].into_iter().all(|name| {
-            let found = lookup(kind, name);
-            !found.is_null()
-                && ffi::Py_TYPE(found) == &raw mut ffi::PyFunction_Type
-                && ffi::PyFunction_GetGlobals(found) == names
-        })
-    }
+    is_in_module(kind, c"uuid", &[c"UUID"])
+        && [name!(py, "__getstate__"), name!(py, "__setstate__")]
+            .into_iter()
+            .all(|name| is_function_of(py, kind, name, &["uuid"]))
+}
+
+/// What a path consists of. Its other slots keep what was made of these.
+#[cfg(not(Py_3_12))]
+pub(super) const PATH_SLOTS: &[&str] = &["_drv", "_root", "_parts"];
+#[cfg(Py_3_12)]
+pub(super) const PATH_SLOTS: &[&str] = &["_raw_paths"];
+
+/// Whether this is a class of paths as `pathlib` has made it, which can be written as its slots. What it says itself, its
+/// parts, has to be put together and taken apart again by the receiver, which takes ten times as long.
+pub(super) fn is_path(py: Python<'_>, kind: *mut PyTypeObject) -> bool {
+    const MODULES: &[&str] = &["pathlib", "pathlib._local"];
+    let its_own = |name| is_function_of(py, kind, name, MODULES);
+    // SAFETY: attached; live types.
+    let as_object = |name| unsafe { lookup(kind, name) == lookup(&raw mut ffi::PyBaseObject_Type, name) };
+    // SAFETY: as above.
+    let is_missing = |name| unsafe { lookup(kind, name) }.is_null();
+    is_in_module(kind, c"pathlib", &[c"PurePosixPath", c"PosixPath", c"PureWindowsPath", c"WindowsPath"])
+        && its_own(name!(py, "__reduce__"))
+        && its_own(name!(py, "__new__"))
+        && (as_object(name!(py, "__init__")) || its_own(name!(py, "__init__")))
+        && as_object(name!(py, "__reduce_ex__"))
+        && as_object(name!(py, "__getstate__"))
+        && is_missing(name!(py, "__setstate__"))
 }
