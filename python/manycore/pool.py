@@ -104,6 +104,8 @@ class Pool:
         finalizer: Callable[..., object] | None = None,
     ) -> None:
         self._state = INIT
+        # What makes a call at once, where nothing else has to be looked at: in a pool that runs and has no options.
+        self._direct_apply: Callable[..., Any] | None = None
         if context is None:
             from .context import _default_context
 
@@ -150,6 +152,8 @@ class Pool:
             for _ in range(processes):
                 self._crew.hire()
             self._state = RUN
+            if self._options is None:
+                self._direct_apply = self._core.apply
         except BaseException:
             self._terminate()
             raise
@@ -217,12 +221,27 @@ class Pool:
         `retries`, how often a call is run again whose worker was lost, or that raised one of `retry_on`; `priority`,
         higher first; and `return_exceptions=True`, by which what a call raises becomes its result.
         """
-        if self._state != RUN:
-            raise ValueError("Pool not running")
+        try:
+            call = self._direct_apply
+        except AttributeError:
+            # A subclass that sets itself up has none.
+            call = None
+        if options or call is None:
+            return self._apply(func, args, kwds, options)
+        return call(func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None)
+
+    def _apply(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any],
+        kwds: Mapping[str, Any] | None,
+        options: _options.JobOptions,
+    ) -> Any:
+        self._check_running()
         if options or self._options is not None:
             # Not a subclass's, which may not know the options.
             return Pool.apply_async(self, func, args, kwds, **options).get()
-        return self._core.apply(func, args if type(args) is tuple else tuple(args), dict(kwds) if kwds else None)
+        return self._core.apply(func, tuple(args), dict(kwds) if kwds else None)
 
     def map(
         self,
@@ -395,12 +414,14 @@ class Pool:
         """Accept no more jobs. Workers end when those accepted are done."""
         if self._state == RUN:
             self._state = CLOSE
+            self._direct_apply = None
             self._crew.hiring = False
             self._core.close()
 
     def terminate(self) -> None:
         """End the workers at once. Open results fail with ProcessError."""
         self._state = TERMINATE
+        self._direct_apply = None
         self._terminate()
 
     def join(self) -> None:
