@@ -67,7 +67,11 @@ class Waits:
         return lambda timeout: semaphore.acquire(True, timeout), semaphore.release, False
 
     def condition(self):
-        condition, changed = self.ctx.Condition(), []
+        return *self.changes_of(self.ctx.Condition()), False
+
+    def changes_of(self, condition):
+        """To wait for a change under a condition, and to make it."""
+        changed = []
 
         def call(timeout):
             with condition:
@@ -78,7 +82,7 @@ class Waits:
                 changed.append(1)
                 condition.notify()
 
-        return call, release, False
+        return call, release
 
     def event(self):
         event = self.ctx.Event()
@@ -149,18 +153,7 @@ class Waits:
         return event.wait, event.set, None
 
     def managed_condition(self):
-        condition, changed = self.managed("Condition"), []
-
-        def call(timeout):
-            with condition:
-                return condition.wait_for(lambda: bool(changed), timeout)
-
-        def release():
-            with condition:
-                changed.append(1)
-                condition.notify()
-
-        return call, release, None
+        return *self.changes_of(self.managed("Condition")), None
 
     def managed_barrier(self):
         barrier = self.managed("Barrier", 2)
