@@ -1,7 +1,10 @@
 """Subclasses of queues that pickle in their own way, as libraries have them: they bring the thread, or the writing."""
 
 import contextlib
+import copy
+import functools
 import importlib
+import json
 import pickle
 import threading
 import weakref
@@ -329,4 +332,196 @@ def test_a_queue_that_uses_none_of_these_parts_is_a_channel(mp, ctx):
     assert hasattr(queue, "_channel")
     assert not hasattr(queue, "_rlock")
     assert hasattr(looking_queue(mp, ctx), "_rlock")
+    queue.close()
+
+
+def explicit(mp):
+    """Calls of the base class by its name, as in older programs."""
+    base = queues_of(mp)
+
+    class Own(base.JoinableQueue):
+        def __init__(self, *, ctx):
+            base.JoinableQueue.__init__(self, ctx=ctx)
+
+        def put(self, obj, block=True, timeout=None):
+            base.JoinableQueue.put(self, obj, block, timeout)
+
+        def get(self, block=True, timeout=None):
+            return base.Queue.get(self, block, timeout)
+
+        def lock(self):
+            return self._rlock
+
+    return Own
+
+
+def mixed_in(mp):
+    class Peek:
+        def lock(self):
+            return self._rlock
+
+    class Own(Peek, queues_of(mp).JoinableQueue):
+        pass
+
+    return Own
+
+
+def decorated(mp):
+    def noted(function):
+        @functools.wraps(function)
+        def inner(*args):
+            return function(*args)
+
+        return inner
+
+    class Own(queues_of(mp).JoinableQueue):
+        @noted
+        def lock(self):
+            return self._rlock
+
+        @contextlib.contextmanager
+        def locked(self):
+            with self._rlock:
+                yield
+
+    return Own
+
+
+def by_getattr(mp):
+    class Own(queues_of(mp).JoinableQueue):
+        def lock(self):
+            return getattr(self, "_rlock")  # noqa: B009
+
+    return Own
+
+
+def assigned(mp):
+    class Own(queues_of(mp).JoinableQueue):
+        pass
+
+    Own.lock = lambda self: self._rlock
+    return Own
+
+
+def of_two(mp):
+    class Peeking(queues_of(mp).Queue):
+        def lock(self):
+            return self._rlock
+
+    class Own(Peeking, queues_of(mp).JoinableQueue):
+        pass
+
+    return Own
+
+
+def below_object(mp):
+    class Plain(queues_of(mp).JoinableQueue):
+        pass
+
+    class Own(Plain):
+        def lock(self):
+            return self._rlock
+
+    return Own
+
+
+def with_a_lazy_attribute(mp):
+    class Lazy:
+        def __getattr__(self, name):
+            raise RuntimeError(name)
+
+        @property
+        def __class__(self):
+            raise RuntimeError("class")
+
+    class Own(queues_of(mp).JoinableQueue):
+        current = Lazy()
+
+        def lock(self):
+            return self._rlock
+
+    return Own
+
+
+def refusing_metaclass(mp):
+    class Refusing(type):
+        def __setattr__(cls, name, value):
+            raise TypeError(name)
+
+    class Own(queues_of(mp).JoinableQueue, metaclass=Refusing):
+        def lock(self):
+            return self._rlock
+
+    return Own
+
+
+MAKERS = (
+    *(explicit, mixed_in, decorated, by_getattr, assigned, of_two, below_object, with_a_lazy_attribute),
+    refusing_metaclass,
+)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_wherever_a_part_is_named(mp, ctx, make):
+    queue = make(mp)(ctx=ctx)
+    queue.put(1)
+    queue.put(2, True, 30)
+    with queue.lock():
+        assert queue._poll(30)
+    assert [queue.get(), queue.get(True, 30)] == [1, 2]
+    queue.task_done()
+    queue.task_done()
+    queue.join()
+    with pytest.raises(Empty):
+        queue.get_nowait()
+    queue.close()
+    queue.join_thread()
+
+
+def test_a_feeder_as_the_standard_package_starts_it(mp, ctx):
+    queues, util = (importlib.import_module(f"{mp.__name__}.{name}") for name in ("queues", "util"))
+
+    class Own(queues.Queue):
+        def _start_thread(self):
+            parts = (
+                self._buffer,
+                self._notempty,
+                self._send_bytes,
+                self._wlock,
+                self._reader.close,
+                self._writer.close,
+            )
+            more = (self._ignore_epipe, self._on_queue_feeder_error, self._sem)
+            self._thread = threading.Thread(target=queues.Queue._feed, args=(*parts, *more), daemon=True)
+            self._thread.start()
+            self._jointhread = self._thread.join
+            self._close = util.Finalize(self, queues.Queue._finalize_close, [self._buffer, self._notempty])
+
+    queue = Own(ctx=ctx)
+    queue.put("fed")
+    assert queue.get(True, 30) == "fed"
+    queue.close()
+    queue.join_thread()
+
+
+def test_bytes_that_are_no_pickle(mp, ctx):
+    class Json(queues_of(mp).SimpleQueue):
+        def put(self, obj):
+            self._writer.send_bytes(json.dumps(obj).encode())
+
+        def get(self):
+            return json.loads(self._reader.recv_bytes())
+
+    queue = Json(ctx=ctx)
+    queue.put({"a": [1, None]})
+    assert queue.get() == {"a": [1, None]}
+    queue.close()
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("make", [patient_queue, looking_queue, draining_queue])
+def test_it_is_inherited_and_nothing_else(mp, ctx, make, how):
+    queue = make(mp, ctx)
+    with pytest.raises(RuntimeError, match="inheritance"):
+        how(queue)
     queue.close()

@@ -166,3 +166,73 @@ def test_the_reducer_of_a_context(mp, ctx, script):
     program = script(REDUCER.format(package=mp.__name__, method=ctx.get_start_method()))
     assert program.finish() == 0, program.errors.decode()
     assert program.output.split() == [b"101", b"102", b"103"]
+
+
+def reading_pickler(mp):
+    """A pickler that marks what it reads, and writes what everybody can read."""
+
+    class Reading(module_of(mp, "reduction").ForkingPickler):
+        @staticmethod
+        def loads(data, *args, **kwargs):
+            return "read", pickle.loads(data, *args, **kwargs)
+
+    return Reading
+
+
+def test_the_reader_alone_has_replaced_it(mp, monkeypatch):
+    queue, other = mp.get_context("fork").SimpleQueue(), mp.get_context("fork").Queue()
+    queue.put([1])
+    other.put([2])
+    with monkeypatch.context() as patch:
+        patch.setattr(module_of(mp, "queues"), "_ForkingPickler", reading_pickler(mp))
+        assert queue.get() == ("read", [1])
+        assert other.get() == ("read", [2])
+        queue.put(3)
+        assert queue.get() == ("read", 3)
+        other.put(4)
+        # What a feeder has not pickled yet, it would pickle afterwards.
+        other._reader.poll(30)
+    assert other.get() == 4
+    queue.close()
+
+
+def test_the_bytes_in_a_queue(mp, monkeypatch):
+    pickler = marked(mp)
+    monkeypatch.setattr(module_of(mp, "queues"), "_ForkingPickler", pickler)
+    queue = mp.get_context("fork").SimpleQueue()
+    queue.put({"a": 1})
+    assert pickler.loads(queue._reader.recv_bytes()) == {"a": 1}
+    queue._writer.send_bytes(pickler.dumps([2]))
+    assert queue.get() == [2]
+    queue.close()
+
+
+@pytest.mark.parametrize("answer", [5, None, "text"])
+def test_what_a_pickler_must_not_answer(mp, monkeypatch, answer):
+    class Wrong(module_of(mp, "reduction").ForkingPickler):
+        @classmethod
+        def dumps(cls, obj, protocol=None):
+            return answer
+
+    queue = mp.get_context("fork").SimpleQueue()
+    with monkeypatch.context() as patch:
+        patch.setattr(module_of(mp, "queues"), "_ForkingPickler", Wrong)
+        with pytest.raises(TypeError):
+            queue.put(1)
+    queue.put(2)
+    assert queue.get() == 2
+    queue.close()
+
+
+@pytest.mark.only("manycore", reason="there the queues have taken their pickler already")
+def test_a_reducer_that_only_dumps(mp, monkeypatch):
+    class Reducer:
+        dump = staticmethod(module_of(mp, "reduction").dump)
+
+    context = module_of(mp, "context")
+    monkeypatch.setattr(context, "reduction", Reducer(), raising=False)
+    context._default_context.reducer = Reducer()
+    queue = mp.get_context("fork").Queue()
+    queue.put([1])
+    assert queue.get() == [1]
+    queue.close()

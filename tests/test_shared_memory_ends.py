@@ -434,6 +434,29 @@ def test_replaced_functions_of_the_tracker(mp, shm, monkeypatch):
     assert calls[-1] == ("unregister", segment._name, "shared_memory")
 
 
+ATTACHED = """
+def main():
+    tracker = __import__(mp.__name__ + ".resource_tracker").resource_tracker
+    memory = __import__(mp.__name__ + ".shared_memory").shared_memory
+    unregister = tracker.unregister
+    tracker.unregister = lambda name, rtype: (print("unregister", name), unregister(name, rtype))
+    made = memory.SharedMemory(create=True, size=10)
+    attached = memory.SharedMemory(made.name)
+    made.close()
+    attached.unlink()
+    attached.close()
+    print(attached._name)
+"""
+
+
+def test_an_attached_handle_takes_the_name_away(mp, script):
+    program = script(ATTACHED)
+    assert program.finish() == 0, program.errors.decode()
+    told, name = program.output.decode().splitlines()
+    assert told == f"unregister {name}"
+    assert program.errors == b""
+
+
 RECIPE = """
 def main():
     tracker = __import__(mp.__name__ + ".resource_tracker").resource_tracker

@@ -437,6 +437,23 @@ def test_a_pool_whose_results_are_dropped_finishes_and_ends(threads):
     assert sorted(seen) == list(range(1, 3000))
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_a_pool_that_has_its_own_results_can_be_collected(threads, taken):
+    """Also before all of its input was read."""
+
+    def begin():
+        pool = threads(2)
+        pool.results = pool.imap(abs, range(5000))
+        for _ in range(taken):
+            next(pool.results)
+        return weakref.ref(pool)
+
+    lives = [begin() for _ in range(3)]
+    assert census.eventually(lambda: gc.collect() >= 0 and not any(life() for life in lives))
+    assert census.eventually(lambda: not [t for t in threading.enumerate() if "PoolWorker" in t.name])
+
+
 def test_what_it_was_made_with(threads):
     pool = threads(2, print, ("made",))
     assert (pool._initializer, pool._initargs, pool._maxtasksperchild) == (print, ("made",), None)

@@ -159,6 +159,10 @@ class Waits:
         barrier = self.managed("Barrier", 2)
         return barrier.wait, barrier.wait, None
 
+    def managed_barrier_of_a_time(self):
+        barrier = self.managed("Barrier", 2, None, float("inf"))
+        return lambda timeout: barrier.wait(), barrier.wait, None
+
     def managed_result(self):
         result = self.managed("Pool", 1).apply_async(int, ("1",))
         return result.get, result.wait, None
@@ -228,7 +232,9 @@ def test_a_short_wait_and_what_is_no_number(mp, kind):
         helper.join()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MANAGED if kind != "managed_result"])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in MANAGED if kind not in ("managed_result", "managed_barrier_of_a_time")]
+)
 def test_what_is_no_number_for_a_managed_object(mp, kind):
     with Waits(mp, kind) as waits:
         assert outcome(waits.call, float("nan")) is ValueError
@@ -236,6 +242,13 @@ def test_what_is_no_number_for_a_managed_object(mp, kind):
         helper.start()
         waits.call(None)
         helper.join()
+
+
+def test_a_managed_queue_that_need_not_wait(mp):
+    with mp.get_context("fork").Manager() as manager:
+        queue = manager.Queue()
+        queue.put(1, False, "whatever")
+        assert queue.get(False, float("nan")) == 1
 
 
 def test_wait_for_nothing(mp):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import queue
+import threading
 import time
 from types import GenericAlias
 
@@ -55,11 +56,18 @@ class _Queue(queue.Queue):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """As in `queue.Queue`."""
-        super().put(item, block, _within(timeout))
+        super().put(item, block, _within(timeout) if block else timeout)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """As in `queue.Queue`."""
-        return super().get(block, _within(timeout))
+        return super().get(block, _within(timeout) if block else timeout)
+
+
+class _Barrier(threading.Barrier):
+    """What a manager keeps as a barrier: as in `threading`, and any timeout will do."""
+
+    def __init__(self, parties: int, action: Any = None, timeout: float | None = None) -> None:
+        super().__init__(parties, action, _within(timeout))
 
 
 class AcquirerProxy(BaseProxy):

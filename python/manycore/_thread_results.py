@@ -140,12 +140,22 @@ class Result:
         return GenericAlias(cls, item)
 
 
+class Held:
+    """The pool of a lazy map that is not answered yet."""
+
+    __slots__ = ("__weakref__", "pool")
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+
+
 class Stream:
     """A lazy map: what its feeder, the threads and the iterator share."""
 
     def __init__(self, owner: Any, ordered: bool, chunksize: int, window: int) -> None:
-        # The pool must live until all is answered: nobody else may hold it.
-        self.owner: Any = owner
+        # The pool must live until all is answered, and nobody else may hold it: the iterator does, and from its end on
+        # this. Not before: what feeds this is a thread, which would keep a pool for ever that has its own iterator.
+        self.held: Callable[[], Held | None] = lambda: None
         self.work: Any = owner._work
         self.ordered = ordered
         self.chunksize = chunksize
@@ -234,8 +244,10 @@ class Stream:
 
     def _let_go(self) -> None:
         self.work.answered(self)
-        # At last, and with no lock in hand: the pool may end here.
-        self.owner = None
+        held = self.held()
+        if held is not None:
+            # At last, and with no lock in hand: the pool may end here.
+            held.pool = None
 
     def hurry(self) -> None:
         """Pull all of the input: nobody is to wait for a taker any more."""
@@ -257,9 +269,12 @@ class Stream:
         self.changed = threading.Condition()
         self.complete, self.failure, self.sent = True, reason, self.arrived
 
-    def abandon(self) -> None:
+    def abandon(self, held: Held) -> None:
         """Run what is left, as close() and join() promise, and keep no results: nobody can take them."""
         self.dropped = True
+        self.held = lambda: held
+        if self._is_done():
+            held.pool = None
         if not self.complete:
             with self.changed:
                 self.taken = self.arrived
@@ -271,15 +286,22 @@ class Results:
 
     _is_an_iterator = True
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, owner: Any) -> None:
         self._stream = stream
+        self._held = Held(owner)
+        stream.held = weakref.ref(self._held)
         self._job = next(job_counter)
         self._items: deque[Any] = deque()
-        weakref.finalize(self, stream.abandon).atexit = False
+        if stream._is_done():
+            self._held.pool = None
+
+    # Not a finalizer of `weakref`, which would hold the pool.
+    def __del__(self) -> None:
+        self._stream.abandon(self._held)
 
     @property
     def _pool(self) -> Any:
-        return self._stream.owner
+        return self._held.pool
 
     def __iter__(self) -> Results:
         return self

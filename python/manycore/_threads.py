@@ -32,7 +32,8 @@ class Work:
     def __init__(self, size: int) -> None:
         self.size = size
         self.tasks: SimpleQueue[Any] = SimpleQueue()
-        self.lock = threading.Lock()
+        # To be taken again by the thread that has it: a collection in the midst may end the pool.
+        self.lock = threading.RLock()
         # Jobs that are not answered yet.
         self.open: set[Result | Stream] = set()
         self.closing = False
@@ -50,7 +51,7 @@ class Work:
 
     def forget_in_child(self) -> None:
         """Be the copy in a forked child, which has none of the threads: what they had to answer fails."""
-        self.lock, self.putting, self.callbacks = threading.Lock(), threading.Lock(), threading.RLock()
+        self.lock, self.putting, self.callbacks = threading.RLock(), threading.Lock(), threading.RLock()
         self.forked = self.closing = self.stopped = True
         reason = ValueError("Pool not running: it belongs to the process this one was forked from")
         for job in self.open:
@@ -305,7 +306,7 @@ class ThreadPool(pool.Pool):
         feeder = threading.Thread(target=stream.feed, args=(_Map(func, pool.mapstar), source), name="manycore-feeder")
         feeder.daemon = True
         feeder.start()
-        return Results(stream)
+        return Results(stream, self)
 
     def close(self) -> None:
         """Accept no more jobs. The threads end when those accepted are done."""

@@ -40,6 +40,7 @@ from ._manager_types import (
     PoolProxy,
     SetProxy,
     ValueProxy,
+    _Barrier,
     _Queue,
 )
 from ._manager_types import BaseDictProxy as BaseDictProxy
@@ -420,7 +421,7 @@ SyncManager.register("RLock", threading.RLock, AcquirerProxy)
 SyncManager.register("Semaphore", threading.Semaphore, AcquirerProxy)
 SyncManager.register("BoundedSemaphore", threading.BoundedSemaphore, AcquirerProxy)
 SyncManager.register("Condition", threading.Condition, ConditionProxy)
-SyncManager.register("Barrier", threading.Barrier, BarrierProxy)
+SyncManager.register("Barrier", _Barrier, BarrierProxy)
 SyncManager.register("Pool", _make_pool, PoolProxy)
 SyncManager.register("list", list, ListProxy)
 SyncManager.register("dict", dict, DictProxy)

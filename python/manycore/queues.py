@@ -123,7 +123,7 @@ class _Reader(_End):
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         """Return the next object as a pickle. OSError if that has more than `maxlength` bytes."""
-        data = bytes(reduction._OwnPickler.dumps(self.recv()))
+        data = bytes((reduction.replaced_pickler() or reduction._OwnPickler).dumps(self.recv()))
         if maxlength is not None and len(data) > maxlength:
             raise OSError(f"a message of {len(data)} bytes is longer than {maxlength}")
         return data
@@ -143,7 +143,8 @@ class _Writer(_End):
     def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
         """Put the object that `buf` is a pickle of."""
         data = memoryview(buf).cast("B")[offset:]
-        self.send(reduction._OwnPickler.loads(data if size is None else data[:size]))
+        pickler = reduction.replaced_pickler() or reduction._OwnPickler
+        self.send(pickler.loads(data if size is None else data[:size]))
 
 
 def _handles(owner: object, channel: Any) -> tuple[Any, Any]:
@@ -158,24 +159,18 @@ def _attach(handles: tuple[Any, ...]) -> _engine.Channel:
     return _engine.Channel.attach(file.detach(), bell.detach())
 
 
-# What the queues of the standard package are made of. A subclass whose methods name one gets a queue that is, too.
-_PARTS = frozenset(("_rlock", "_wlock", "_sem", "_poll", "_send_bytes", "_recv_bytes"))
-_PARTS_OF_JOINABLE = _PARTS | {"_cond", "_unfinished_tasks"}
+def _new(queue: Any, *ours: type) -> Any:
+    """Return `queue`, which was made just now. One of a subclass may need the parts of the standard package's."""
+    if type(queue) not in ours:
+        from . import _piped_queue
+
+        if _piped_queue.is_piped(type(queue)):
+            queue._channel = _piped_queue.Piped(queue)
+    return queue
 
 
-def _names_one(cls: type, names: frozenset[str]) -> bool:
-    """Return whether the code of a method in `cls` itself names one of `names`."""
-    codes = []
-    for part in vars(cls).values():
-        for function in (part, *(getattr(part, name, None) for name in ("__func__", "fget", "fset", "fdel"))):
-            codes.append(getattr(function, "__code__", None))
-    while codes:
-        code = codes.pop()
-        if isinstance(code, types.CodeType):
-            if not names.isdisjoint(code.co_names):
-                return True
-            codes += code.co_consts
-    return False
+def _is_piped(queue: Any) -> bool:
+    return not isinstance(queue._channel, (_engine.Channel, _Closed))
 
 
 class Queue:
@@ -187,15 +182,8 @@ class Queue:
 
     _channel: Any
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.__module__.startswith(f"{__package__}."):
-            return
-        ours, parts = (JoinableQueue, _PARTS_OF_JOINABLE) if issubclass(cls, JoinableQueue) else (Queue, _PARTS)
-        if "_feed" in vars(cls) or "_start_thread" in vars(cls) or _names_one(cls, parts):
-            from . import _piped_queue
-
-            _piped_queue.adapt(cls, ours)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return _new(super().__new__(cls), Queue, JoinableQueue)
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         if maxsize <= 0:
@@ -206,7 +194,11 @@ class Queue:
         self._make(ctx)
 
     def _make(self, ctx: Any) -> None:
-        self._open(_engine.Channel(None if self._maxsize >= _UNBOUNDED else self._maxsize))
+        piped = vars(self).get("_channel")
+        if piped is None:
+            self._open(_engine.Channel(None if self._maxsize >= _UNBOUNDED else self._maxsize))
+        else:
+            piped.make(ctx)
 
     def _open(self, channel: _engine.Channel) -> None:
         self._channel = channel
@@ -214,7 +206,7 @@ class Queue:
         self._reset()
         _known[id(self)] = self
 
-    def _reset(self) -> None:
+    def _reset(self, after_fork: bool = False) -> None:
         self._notempty = threading.Condition(threading.Lock())
         self._buffer: collections.deque[Any] = collections.deque()
         self._thread: threading.Thread | None = None
@@ -222,6 +214,8 @@ class Queue:
         self._joincancelled = False
         self._closed = False
         self._close: Callable[[], object] | None = None
+        if _is_piped(self):
+            self._channel.bind()
 
     def _after_fork(self) -> None:
         """In a forked child: what the parent keeps to itself is the parent's business."""
@@ -234,9 +228,15 @@ class Queue:
                     end._channel = channel
 
     def __getstate__(self) -> tuple[Any, ...]:
+        if _is_piped(self):
+            return self._channel.state()
         return (self._ignore_epipe, self._maxsize, _handles(self, self._channel), self._opid)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
+        piped = vars(self).get("_channel")
+        if piped is not None:
+            piped.restore(state)
+            return
         self._ignore_epipe, self._maxsize, handles, self._opid = state
         self._open(_attach(handles))
 
@@ -250,8 +250,11 @@ class Queue:
         """
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
-        # What is kept already goes first.
-        message = self._channel.encode(self, obj) if self._buffer else self._channel.put(self, obj, block, timeout)
+        if self._buffer and not _is_piped(self):
+            # What is kept already goes first.
+            message = self._channel.encode(self, obj)
+        else:
+            message = self._channel.put(self, obj, block, timeout)
         if message is not None:
             self._put_later(message)
 
@@ -310,7 +313,11 @@ class Queue:
 
     def _terminate_broken(self) -> None:
         """Close the queue, and forget what this process keeps: nobody will take it."""
-        self._buffer.clear()
+        if _is_piped(self):
+            # A feeder in the midst of a write must fail, not wait.
+            self._reader.close()
+        else:
+            self._buffer.clear()
         self.cancel_join_thread()
         self.close()
 
@@ -324,12 +331,11 @@ class Queue:
             self._notempty.notify()
 
     def _start_thread(self) -> None:
-        self._thread = threading.Thread(
-            target=Queue._feed,
-            args=(self._buffer, self._notempty, self._channel),
-            name="QueueFeederThread",
-            daemon=True,
-        )
+        feed: Callable[..., None] = Queue._feed_channel
+        parts: tuple[Any, ...] = self._buffer, self._notempty, self._channel
+        if _is_piped(self):
+            feed, parts = Queue._feed, self._channel.parts_of_feeder()
+        self._thread = threading.Thread(target=feed, args=parts, name="QueueFeederThread", daemon=True)
         self._thread.start()
         if not self._joincancelled:
             # Before the process ends, and after everything else that may still put.
@@ -339,7 +345,13 @@ class Queue:
         self._close = Finalize(self, Queue._finalize_close, [self._buffer, self._notempty], exitpriority=10)
 
     @staticmethod
-    def _feed(buffer: collections.deque[Any], notempty: threading.Condition, channel: _engine.Channel) -> None:
+    def _feed(*parts: Any) -> None:
+        """Feed a pipe: the body of the standard package's thread, for subclasses that start it themselves."""
+        # Loaded, or there would be no such parts; a thread of ours imports nothing.
+        sys.modules[f"{__package__}._piped_queue"].feed(*parts)
+
+    @staticmethod
+    def _feed_channel(buffer: collections.deque[Any], notempty: threading.Condition, channel: _engine.Channel) -> None:
         while True:
             with notempty:
                 while not buffer:
@@ -421,20 +433,18 @@ class SimpleQueue:
 
     _channel: Any
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.__module__.startswith(f"{__package__}."):
-            return
-        if ("put" in vars(cls) and "__setstate__" in vars(cls)) or _names_one(cls, _PARTS):
-            from . import _piped_queue
-
-            _piped_queue.adapt(cls, SimpleQueue)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return _new(super().__new__(cls), SimpleQueue)
 
     def __init__(self, *, ctx: Any) -> None:
         self._make(ctx)
 
     def _make(self, ctx: Any) -> None:
-        self._open(_engine.Channel())
+        piped = vars(self).get("_channel")
+        if piped is None:
+            self._open(_engine.Channel())
+        else:
+            piped.make(ctx)
 
     def _open(self, channel: _engine.Channel) -> None:
         self._channel = channel
@@ -447,10 +457,14 @@ class SimpleQueue:
             self._channel = self._reader._channel = self._writer._channel = channel
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return _handles(self, self._channel)
+        return self._channel.state() if _is_piped(self) else _handles(self, self._channel)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._open(_attach(state))
+        piped = vars(self).get("_channel")
+        if piped is None:
+            self._open(_attach(state))
+        else:
+            piped.restore(state)
 
     __class_getitem__ = classmethod(types.GenericAlias)
 

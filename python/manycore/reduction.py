@@ -98,7 +98,8 @@ def replaced_pickler() -> Any:
     queues = sys.modules.get(f"{__package__}.queues")
     found = None if queues is None else vars(queues).get("_ForkingPickler")
     if found is None:
-        found = context.reduction.ForkingPickler
+        # A reducer that is only an object with a `dump` leaves the pickler as it is.
+        found = getattr(context.reduction, "ForkingPickler", _OwnPickler)
     is_own = found is _OwnPickler and (vars(found)["dumps"], vars(found)["loads"]) == _OWN_METHODS
     return None if is_own else found
 
@@ -109,21 +110,40 @@ class _Pickled:
     __slots__ = ("_data",)
 
     def __init__(self, data: Any) -> None:
-        self._data = bytes(data)
+        # Not what `bytes` would make of a number.
+        self._data = bytes(memoryview(data))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (self._data,)
 
 
+class _Unpickled:
+    """What a program's own pickler has read, on its way out of a queue."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 def _unpickle(data: bytes) -> Any:
-    pickler = replaced_pickler() or _OwnPickler
-    return pickler.loads(data)
+    pickler = replaced_pickler()
+    return _OwnPickler.loads(data) if pickler is None else _Unpickled(pickler.loads(data))
 
 
 def _for_queue(obj: Any) -> Any:
     """Return `obj` as a queue is to send it. The engine asks when a pickler may have been replaced."""
     pickler = replaced_pickler()
     return obj if pickler is None else _Pickled(pickler.dumps(obj))
+
+
+def _from_queue(obj: Any) -> Any:
+    """Return what a queue has received as its taker is to have it: the counterpart of `_for_queue`."""
+    if type(obj) is _Unpickled:
+        return obj.value
+    # Whoever sent it has the package's pickler, and its pickles are for everybody.
+    pickler = replaced_pickler()
+    return obj if pickler is None else pickler.loads(_OwnPickler.dumps(obj))
 
 
 class Watched(types.ModuleType):

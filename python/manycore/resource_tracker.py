@@ -435,11 +435,14 @@ def untrack_segment(name: str, file: tuple[int, int]) -> None:
         unregister(name, "shared_memory")
 
 
-def unlink_tracked_segment(name: str, file: tuple[int, int], tracked: bool) -> None:
-    """Take a segment's name away, and its record. `file` is what the caller has by that name, and has `tracked`."""
+def unlink_tracked_segment(name: str, file: tuple[int, int], is_told: bool) -> None:
+    """Take a segment's name away, and its record. `file` is what the caller has by that name.
+
+    What a program has put in the place of `unregister` is called if it `is_told`.
+    """
     if unregister is not _OURS[1]:
         unlink_segment(name)
-        if tracked:
+        if is_told:
             unregister(name, "shared_memory")
         return
     # Also the record of one that the caller did not register: the name is gone, there is nothing left to free.

@@ -81,6 +81,8 @@ class SharedMemory:
     _mode = 0o600
     _prepend_leading_slash = True
     _track = False
+    # Whether the tracker is told that the name was taken away, as the standard package does unless `track=False`.
+    _is_told = True
     _size = 0
     _file = 0, 0
 
@@ -96,6 +98,7 @@ class SharedMemory:
         if name is None and not self._flags & os.O_EXCL:
             raise ValueError("'name' can only be None if create=True")
         self._track = create if track is None else bool(track)
+        self._is_told = track is not False
         if create:
             self._create(name, size)
         else:
@@ -240,7 +243,7 @@ class SharedMemory:
         To be called once among all processes. FileNotFoundError if that has been done.
         """
         if self._name:
-            resource_tracker.unlink_tracked_segment(self._name, self._file, self._track)
+            resource_tracker.unlink_tracked_segment(self._name, self._file, self._is_told)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

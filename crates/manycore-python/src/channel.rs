@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 
 use crate::buffer::adopt;
 use crate::codec::{self, Incoming, Scratch, flatten, with_flat};
-use crate::connection::for_queue;
+use crate::connection::{for_queue, from_queue};
 use crate::gate;
 use crate::journey;
 
@@ -111,7 +111,7 @@ impl PyChannel {
         buffer.shrink_to(1 << 16);
         // The thread may be ending; then the buffer does too.
         let _ = SPARE.try_with(|spare| spare.set(buffer));
-        value
+        value.and_then(from_queue)
     }
 
     /// Whether a message waits within `timeout` seconds; None: wait as long as it takes.

@@ -77,6 +77,15 @@ pub(crate) fn for_queue<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
     FOR_QUEUE.import(value.py(), "manycore.reduction", "_for_queue")?.call1((value,))
 }
 
+/// `value` that a queue has received, as its taker is to have it: unpickled by the program's own pickler, if it has one.
+pub(crate) fn from_queue(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    static FROM_QUEUE: Known<Py<PyAny>> = Known::new();
+    if !PATCHED.load(Ordering::Relaxed) {
+        return Ok(value);
+    }
+    FROM_QUEUE.import(value.py(), "manycore.reduction", "_from_queue")?.call1((value,))
+}
+
 /// Unpickles `message`, a bytes object; its byte strings that were received apart are `buffers`.
 pub(super) fn loads<'py>(
     py: Python<'py>,

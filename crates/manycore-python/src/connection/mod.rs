@@ -7,7 +7,7 @@ mod dump;
 mod load;
 mod scalar;
 
-pub(crate) use dump::{for_queue, pickler_patched};
+pub(crate) use dump::{for_queue, from_queue, pickler_patched};
 
 use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
