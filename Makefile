@@ -23,7 +23,10 @@ LOOM_TARGETS ?= --test 'loom_*'
 LOOM_MAX_PREEMPTIONS ?= 3
 
 # An interpreter that is named, as in `make test PYTHON=python3.14`, gets an environment of its own beside .venv.
-VENV ?= .venv$(if $(filter-out file,$(origin PYTHON)),-$(notdir $(PYTHON)))
+# By its version: interpreters of two versions may both be called python3.
+ifndef VENV
+VENV := .venv$(if $(filter-out file,$(origin PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])'))
+endif
 BIN := $(VENV)/bin
 RUST_CRATES := -p manycore-engine -p manycore -p manycore-macros
 NEXTEST := $(shell cargo nextest --version 2>/dev/null)
@@ -167,7 +170,7 @@ conformance: develop
 conformance-all:
 	@for python in $(PYTHONS); do \
 		$$python -c "" || { echo "$$python does not run: name interpreters that do, PYTHONS=..."; exit 1; }; \
-		$(MAKE) --no-print-directory VENV=.venv-$${python##*/} PYTHON=$$python conformance || exit 1; \
+		$(MAKE) --no-print-directory PYTHON=$$python conformance || exit 1; \
 	done
 
 # --- by night: what takes as long as it is given ---
