@@ -169,6 +169,15 @@ def _new(queue: Any, *ours: type) -> Any:
     return queue
 
 
+def _piped_of(queue: Any) -> Any:
+    """Return what `_new` has put in the place of a queue's channel, or None. To be asked before there is a channel."""
+    try:
+        # Not by a `__getattr__` of a subclass; nor of the dict of its attributes, which once asked for makes them slow.
+        return object.__getattribute__(queue, "_channel")
+    except AttributeError:
+        return None
+
+
 def _is_piped(queue: Any) -> bool:
     return not isinstance(queue._channel, (_engine.Channel, _Closed))
 
@@ -194,7 +203,7 @@ class Queue:
         self._make(ctx)
 
     def _make(self, ctx: Any) -> None:
-        piped = vars(self).get("_channel")
+        piped = _piped_of(self)
         if piped is None:
             self._open(_engine.Channel(None if self._maxsize >= _UNBOUNDED else self._maxsize))
         else:
@@ -233,7 +242,7 @@ class Queue:
         return (self._ignore_epipe, self._maxsize, _handles(self, self._channel), self._opid)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        piped = vars(self).get("_channel")
+        piped = _piped_of(self)
         if piped is not None:
             piped.restore(state)
             return
@@ -440,7 +449,7 @@ class SimpleQueue:
         self._make(ctx)
 
     def _make(self, ctx: Any) -> None:
-        piped = vars(self).get("_channel")
+        piped = _piped_of(self)
         if piped is None:
             self._open(_engine.Channel())
         else:
@@ -460,7 +469,7 @@ class SimpleQueue:
         return self._channel.state() if _is_piped(self) else _handles(self, self._channel)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        piped = vars(self).get("_channel")
+        piped = _piped_of(self)
         if piped is None:
             self._open(_attach(state))
         else:
