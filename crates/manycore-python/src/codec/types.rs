@@ -51,20 +51,28 @@ pub(super) unsafe fn sets_as_object(kind: *mut PyTypeObject) -> bool {
     unsafe { (*kind).tp_setattro }.is_some_and(|set| std::ptr::fn_addr_eq(set, generic))
 }
 
-/// Whether a type is what its module has under one of these names.
+/// The names in a loaded module, borrowed; null if there is no such module.
+fn names_in(module: &CStr) -> *mut PyObject {
+    // SAFETY: attached. What is found is borrowed, and looked at at once.
+    unsafe {
+        let module = ffi::PyDict_GetItemString(ffi::PyImport_GetModuleDict(), module.as_ptr());
+        let is_module = !module.is_null() && ffi::Py_TYPE(module) == &raw mut ffi::PyModule_Type;
+        if is_module { ffi::PyModule_GetDict(module) } else { std::ptr::null_mut() }
+    }
+}
+
+/// Whether a module has this type under the type's own name, which is one of these.
 fn is_in_module(kind: *mut PyTypeObject, module: &CStr, names: &[&CStr]) -> bool {
     // SAFETY: attached; a live type, whose name ends in a zero. What is found is borrowed, and looked at at once.
     unsafe {
         let Some(name) = names.iter().find(|name| CStr::from_ptr((*kind).tp_name) == **name) else { return false };
-        let module = ffi::PyDict_GetItemString(ffi::PyImport_GetModuleDict(), module.as_ptr());
-        !module.is_null()
-            && ffi::Py_TYPE(module) == &raw mut ffi::PyModule_Type
-            && ffi::PyDict_GetItemString(ffi::PyModule_GetDict(module), name.as_ptr()) == kind.cast()
+        let found = names_in(module);
+        !found.is_null() && ffi::PyDict_GetItemString(found, name.as_ptr()) == kind.cast()
     }
 }
 
 /// Whether what a type has under a name is a function that one of these modules defines, or a static method of one.
-fn is_function_of(py: Python<'_>, kind: *mut PyTypeObject, name: &Bound<'_, PyAny>, modules: &[&str]) -> bool {
+fn is_function_of(py: Python<'_>, kind: *mut PyTypeObject, name: &Bound<'_, PyAny>, modules: &[&CStr]) -> bool {
     // SAFETY: attached; a live type.
     let found = unsafe { lookup(kind, name) };
     // SAFETY: as above; what is found is counted at once.
@@ -73,10 +81,9 @@ fn is_function_of(py: Python<'_>, kind: *mut PyTypeObject, name: &Bound<'_, PyAn
     let function = if is_static { found.getattr(name!(py, "__func__")).ok() } else { Some(found) };
     let Some(function) = function else { return false };
     let Ok(function) = function.cast_exact::<pyo3::types::PyFunction>() else { return false };
-    // SAFETY: attached; a function has a dict of globals, borrowed here and counted at once.
-    let globals = unsafe { Bound::from_borrowed_ptr(py, ffi::PyFunction_GetGlobals(function.as_ptr())) };
-    let module = globals.get_item(name!(py, "__name__"));
-    module.is_ok_and(|module| modules.iter().any(|name| module.eq(name).unwrap_or(false)))
+    // SAFETY: attached; a function has a dict of globals, which is only compared.
+    let globals = unsafe { ffi::PyFunction_GetGlobals(function.as_ptr()) };
+    modules.iter().any(|module| names_in(module) == globals)
 }
 
 /// Whether this is the class of UUIDs, with the state that its module gives it: two slots, which its `__getstate__` and
@@ -85,7 +92,7 @@ pub(super) fn is_uuid(py: Python<'_>, kind: *mut PyTypeObject) -> bool {
     is_in_module(kind, c"uuid", &[c"UUID"])
         && [name!(py, "__getstate__"), name!(py, "__setstate__")]
             .into_iter()
-            .all(|name| is_function_of(py, kind, name, &["uuid"]))
+            .all(|name| is_function_of(py, kind, name, &[c"uuid"]))
 }
 
 /// What a path consists of. Its other slots keep what was made of these.
@@ -94,10 +101,10 @@ pub(super) const PATH_SLOTS: &[&str] = &["_drv", "_root", "_parts"];
 #[cfg(Py_3_12)]
 pub(super) const PATH_SLOTS: &[&str] = &["_raw_paths"];
 
-/// Whether this is a class of paths as `pathlib` has made it, which can be written as its slots. What it says itself, its
-/// parts, has to be put together and taken apart again by the receiver, which takes ten times as long.
+/// Whether this is a class of paths as `pathlib` has made it, whose instances can be written as their slots. By its own
+/// `__reduce__` a path is written as its parts, and the receiver has to parse them again: that takes ten times as long.
 pub(super) fn is_path(py: Python<'_>, kind: *mut PyTypeObject) -> bool {
-    const MODULES: &[&str] = &["pathlib", "pathlib._local"];
+    const MODULES: &[&CStr] = &[c"pathlib", c"pathlib._local"];
     let its_own = |name| is_function_of(py, kind, name, MODULES);
     // SAFETY: attached; live types.
     let as_object = |name| unsafe { lookup(kind, name) == lookup(&raw mut ffi::PyBaseObject_Type, name) };
