@@ -30,7 +30,7 @@ ABSENT = {
     "fork server": "_forkserver_address _forkserver_alive_fd _forkserver_authkey connect_to_new_process",
     "heap": "_absorb _add_free_block _discard_arena _lastpid _malloc _remove_allocated_block _roundup",
 }
-#: What the guide calls otherwise, or by the module alone.
+#: The guide describes these in words, without the name of each attribute.
 IN_WORDS = {"tracker", "heap", "fork server"}
 
 

@@ -498,7 +498,7 @@ def test_the_names_of_a_code_are_those_that_dis_finds(mp):
 
     operations = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
     numbers = (*_code_names._LOADS, _code_names._EXTENDED_ARG)
-    # What is noted by the number of the bytecode is what the interpreter says of itself.
+    # The table of operations by bytecode number agrees with the interpreter's own `opcode`.
     assert _code_names._numbers() == numbers
 
     def found(code):

@@ -46,13 +46,13 @@ class IteratorProxy(BaseProxy):
 def _within(timeout: float | None) -> float | None:
     """Return a timeout that the server's `threading` and `queue` take: what is longer than they can count is None.
 
-    ValueError if it is not a number; what is negative is theirs to judge.
+    ValueError if it is not a number. A negative one is returned as it is: `threading` and `queue` refuse it themselves.
     """
     return timeout if timeout is not None and timeout < 0 else util.limit(timeout)
 
 
 class _Queue(queue.Queue):
-    """What a manager keeps as a queue: as in `queue`, and any timeout will do."""
+    """The queue of a manager's server: as in `queue`, and any timeout will do."""
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """As in `queue.Queue`."""
@@ -64,7 +64,7 @@ class _Queue(queue.Queue):
 
 
 class _Barrier(threading.Barrier):
-    """What a manager keeps as a barrier: as in `threading`, and any timeout will do."""
+    """The barrier of a manager's server: as in `threading`, and any timeout will do."""
 
     def __init__(self, parties: int, action: Any = None, timeout: float | None = None) -> None:
         super().__init__(parties, action, _within(timeout))

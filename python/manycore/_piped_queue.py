@@ -4,8 +4,8 @@ Some libraries (loky, and so joblib) derive from `Queue` and `SimpleQueue` to pi
 thread that writes into the pipe, or what it writes, and pickle the queue as its parts. Programs derive from them to
 look before they read under the reader's lock, or to join a `JoinableQueue` with a time limit. The queues of such a
 class have these parts: a pipe, a lock for each end, a semaphore that counts the room, what a `JoinableQueue` counts by.
-The methods of our classes find in the place of their channel what works with the parts. What a channel promises beyond
-the standard package, these queues do not.
+Such a queue has a `Piped` in the place of its channel; the methods of our classes call it as they call a channel, and
+it works with the parts. These queues keep none of the promises that a channel adds to the standard package's.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Piped", "feed", "is_piped"]
 
-# What the queues of the standard package are made of, beside the two ends, which ours have as well; and what is sent
-# through the ends as bytes, which a channel does not keep as they are.
+# The attributes of the standard package's queues that ours have not; and the methods by which a program sends bytes of
+# its own through the ends, because a channel carries objects.
 _PARTS = frozenset(("_rlock", "_wlock", "_sem", "_poll", "_send_bytes", "_recv_bytes", "send_bytes", "recv_bytes"))
 _PARTS_OF_JOINABLE = _PARTS | {"_cond", "_unfinished_tasks"}
 
@@ -92,7 +92,7 @@ def _codes(parts: Any) -> Iterator[types.CodeType]:
             waiting.append(part.__wrapped__)
 
 
-# What has its function under the name `func`; and what `lru_cache` makes.
+# Types whose instances keep their function under the name `func`; and the type that `lru_cache` makes.
 _HOLDERS = (functools.partial, functools.partialmethod, functools.cached_property, functools.singledispatchmethod)
 _CACHED = type(functools.lru_cache(lambda: None))
 
@@ -143,7 +143,7 @@ class Piped:
             _forks.renew(queue, type(queue)._reset)
 
     def bind(self) -> None:
-        """Give the queue what it calls of its ends."""
+        """Give the queue the methods of its ends that it calls."""
         queue = self._queue
         queue._send_bytes, queue._recv_bytes = queue._writer.send_bytes, queue._reader.recv_bytes
         queue._poll = queue._reader.poll
@@ -220,7 +220,7 @@ class Piped:
         return _pickler().loads(message)
 
     def parts_of_feeder(self) -> tuple[Any, ...]:
-        """Return what the thread is given that feeds the pipe."""
+        """Return the arguments of the thread that feeds the pipe."""
         queue = self._queue
         queue._buffer.clear()
         return (

@@ -1,6 +1,7 @@
-"""What a `ThreadPool` answers by: the results of calls and maps, and the iterators over lazy maps.
+"""The results of a `ThreadPool`: of calls and maps, and the iterators over lazy maps.
 
-The threads hand in what a task came to (`settle`); the last task of a job answers it. A job holds its pool until then.
+The threads hand in the outcome of each task (`settle`); the last task of a job answers it. A job holds its pool until
+then.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def replaced_pickler() -> Any:
 
 
 class _Pickled:
-    """What a program's own pickler has written, on its way to what unpickles for that program."""
+    """A pickle that a program's own pickler has written, on its way to that program's `loads`."""
 
     __slots__ = ("_data",)
 
@@ -118,7 +118,7 @@ class _Pickled:
 
 
 class _Unpickled:
-    """What a program's own pickler has read, on its way out of a queue."""
+    """An object that a program's own pickler has read, on its way out of a queue."""
 
     __slots__ = ("value",)
 
@@ -138,7 +138,7 @@ def _for_queue(obj: Any) -> Any:
 
 
 def _from_queue(obj: Any) -> Any:
-    """Return what a queue has received as its taker is to have it: the counterpart of `_for_queue`."""
+    """Return the object that `get` returns for `obj`, which a queue has received: the counterpart of `_for_queue`."""
     if type(obj) is _Unpickled:
         return obj.value
     # Whoever sent it has the package's pickler, and its pickles are for everybody.

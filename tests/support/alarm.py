@@ -2,9 +2,9 @@
 
 import contextlib
 import os
+import queue
 import signal
 import threading
-import time
 
 
 class Alarm(Exception):
@@ -32,11 +32,13 @@ def raising_once(signum):
     Gives a function that sends it, for another thread, until it was raised: Python sees a signal that comes just before
     a wait begins when that wait ends.
     """
-    rung, sending = [], threading.Lock()
+    # A simple queue, unlike an event, may be told by a handler that interrupts anything.
+    rung, sending, heard = [], threading.Lock(), queue.SimpleQueue()
 
     def ring(*_):
         if not rung:
             rung.append(signum)
+            heard.put(signum)
             raise Alarm
 
     def send():
@@ -45,7 +47,8 @@ def raising_once(signum):
                 if rung:
                     return
                 os.kill(os.getpid(), signum)
-            time.sleep(0.01)
+            with contextlib.suppress(queue.Empty):
+                heard.get(timeout=0.01)
 
     before = signal.signal(signum, ring)
     try:

@@ -1,5 +1,5 @@
-//! The attributes of serde that are there for who writes half of an implementation by hand, and those that say where a
-//! value borrows from the message.
+//! Two groups of serde's attributes: those for a type whose implementation is half derived and half written by hand, and
+//! those by which a value borrows from the message.
 
 use super::attributes::{as_json, as_they_were};
 use proptest::collection::vec;
@@ -181,7 +181,7 @@ impl<'de> Deserialize<'de> for Choice {
     }
 }
 
-/// What is read through a value that borrows from the message.
+/// An owned value that is read through one that borrows from the message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Owned {
     #[serde(deserialize_with = "through_a_borrow")]
@@ -201,7 +201,8 @@ fn through_a_borrow<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(Strin
     Ok((text.into_owned(), other.map(Cow::into_owned)))
 }
 
-/// What is read through references, for which a format must lie in memory as it is.
+/// Text and bytes that are read through references. A format can give references only if its messages hold text and
+/// bytes unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Referred {
     #[serde(deserialize_with = "through_a_reference")]
